@@ -1,0 +1,1 @@
+"""One file per check: its configuration and a pure evaluate over recorded facts."""

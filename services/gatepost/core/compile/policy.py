@@ -1,0 +1,175 @@
+"""One RelayPolicy -> ListenerPolicy for one listener, with the defaults of the listener's role."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from gatepost.core.compile.conditions import ACCEPTED, RESOLVED_REFS, Rejection
+from gatepost.core.configuration import ClientRule, ListenerPolicy
+from gatepost.core.domain import DomainError, canonical_domain
+from gatepost.core.manifest import relay_policy
+from gatepost.core.manifest.object import API_VERSION, ObjectKey
+from gatepost.core.manifest.quantities import seconds, size_bytes
+from gatepost.core.manifest.relay_policy import (
+    Authenticated,
+    RelayPolicy,
+    RelayPolicySpec,
+    RequireFor,
+    TlsMode,
+)
+from gatepost.core.manifest.settings import Role
+from gatepost.core.networks import NetworkError, parse_network
+from gatepost.core.policy_defaults import LOCAL
+
+T = TypeVar("T")
+
+MAX_MESSAGE_SIZE = 150 * 2**20  # a body of this size is 170 records of the content topic
+MIN_MESSAGE_SIZE = 64 * 2**10  # RFC 5321 4.5.3.1.7: at least 64K octets must be taken
+
+
+def default_policy(listener: str, role: Role, directories: tuple[str, ...]) -> ListenerPolicy:
+    """What a listener does without any policy: mx and internal relay for nobody, submission wants AUTH first."""
+    if role is not Role.SUBMISSION:
+        return ListenerPolicy(listener)
+    return ListenerPolicy(
+        listener,
+        auth_enabled=bool(directories),
+        auth_require_for=RequireFor.ALL,  # RFC 6409 4.3: a submission server requires authentication
+        auth_directory=directories[0] if len(directories) == 1 else "",
+        tls_mode=TlsMode.OPPORTUNISTIC,
+    )
+
+
+def compile_policy(
+    manifest: RelayPolicy, listener: str, role: Role, directories: tuple[str, ...]
+) -> tuple[ListenerPolicy, list[str]]:
+    """Return the listener's policy and warnings for its author. Raises Rejection."""
+    if manifest.api_version != API_VERSION or manifest.kind != relay_policy.KIND:
+        raise Rejection(ACCEPTED, "Invalid", "apiVersion", f"{API_VERSION} {relay_policy.KIND} is expected")
+    spec = manifest.spec
+    warnings: list[str] = []
+    base = default_policy(listener, role, directories)
+    connection, smtp, limits = spec.connection, spec.smtp, spec.smtp.limits if spec.smtp else None
+    auth = (spec.relay.authenticated if spec.relay else None) or Authenticated()
+    enabled = _or(auth.enabled, base.auth_enabled)
+    tls_mode = _or(spec.tls.mode if spec.tls else None, base.tls_mode)
+    if tls_mode is TlsMode.REQUIRE and role is Role.MX:
+        warnings.append("tls.mode Require on a public MX refuses mail from servers without TLS (RFC 3207 4)")
+    if enabled and role is Role.MX:
+        warnings.append("AUTH on a public MX invites password guessing; use a submission listener")
+    policy = ListenerPolicy(
+        listener,
+        origin=str(ObjectKey(relay_policy.KIND, manifest.metadata.namespace, manifest.metadata.name)),
+        generation=manifest.metadata.generation,
+        per_host_concurrent=_or(
+            connection.per_host.concurrent if connection and connection.per_host else None,
+            base.per_host_concurrent,
+        ),
+        total_concurrent=_or(
+            connection.total.concurrent if connection and connection.total else None, base.total_concurrent
+        ),
+        idle_timeout=_seconds(connection.idle_timeout if connection else None, base.idle_timeout),
+        relay_clients=_relay_clients(spec, role),
+        auth_enabled=enabled,
+        auth_mechanisms=_or(auth.mechanisms, base.auth_mechanisms),
+        auth_require_tls=_or(auth.require_tls, base.auth_require_tls),
+        auth_require_for=_or(auth.require_for, base.auth_require_for),
+        auth_sender_match=_or(auth.sender_match, base.auth_sender_match),
+        auth_directory=_auth_directory(auth, enabled, directories),
+        max_recipients=_or(spec.recipients.max if spec.recipients else None, base.max_recipients),
+        errors_before_disconnect=_or(
+            spec.recipients.errors_before_disconnect if spec.recipients else None,
+            base.errors_before_disconnect,
+        ),
+        bare_newline=_or(smtp.bare_newline if smtp else None, base.bare_newline),
+        normalize_networks=_networks(smtp.normalize_networks if smtp else None, "spec.smtp.normalizeNetworks"),
+        message_size=_message_size(limits.message_size if limits else None, base.message_size),
+        header_bytes=size_bytes(limits.header_bytes) if limits and limits.header_bytes else base.header_bytes,
+        max_received=_or(limits.received if limits else None, base.max_received),
+        tls_mode=tls_mode,
+        tls_min_version=_or(spec.tls.min_version if spec.tls else None, base.tls_min_version),
+    )
+    return policy, warnings
+
+
+def _or(value: T | None, default: T) -> T:
+    return default if value is None else value
+
+
+def _seconds(text: str | None, default: float) -> float:
+    if text is None:
+        return default
+    try:
+        value = seconds(text)
+    except ValueError as error:
+        raise Rejection(ACCEPTED, "Invalid", "spec.connection.idleTimeout", str(error)) from None
+    if value < 1:
+        raise Rejection(ACCEPTED, "Invalid", "spec.connection.idleTimeout", "at least 1s")
+    return value
+
+
+def _message_size(text: str | None, default: int) -> int:
+    if text is None:
+        return default
+    value = size_bytes(text)
+    if not MIN_MESSAGE_SIZE <= value <= MAX_MESSAGE_SIZE:
+        raise Rejection(ACCEPTED, "Invalid", "spec.smtp.limits.messageSize", "from 64Ki to 150Mi")
+    return value
+
+
+def _networks(texts: tuple[str, ...] | None, field: str) -> tuple[str, ...]:
+    for text in texts or ():
+        try:
+            parse_network(text)
+        except NetworkError as error:
+            raise Rejection(ACCEPTED, "Invalid", field, str(error)) from None
+    return texts or ()
+
+
+def _relay_clients(spec: RelayPolicySpec, role: Role) -> tuple[ClientRule, ...]:
+    relay = spec.relay
+    if relay is None or not relay.clients:
+        return ()
+    if role is Role.MX and not relay.allow_on_public_listeners:
+        raise Rejection(
+            ACCEPTED,
+            "NotAllowed",
+            "spec.relay.clients",
+            "a listener of role mx lets no network relay, since a load balancer can make every client look inside; "
+            "use an internal listener, or set relay.allowOnPublicListeners: true",
+        )
+    return tuple(
+        ClientRule(
+            _networks(rule.networks, "spec.relay.clients.networks"),
+            tuple(_sender_domain(text) for text in rule.sender_domains),
+        )
+        for rule in relay.clients
+    )
+
+
+def _sender_domain(text: str) -> str:
+    if text == LOCAL:
+        return text
+    try:
+        return canonical_domain(text)
+    except DomainError as error:
+        raise Rejection(ACCEPTED, "Invalid", "spec.relay.clients.senderDomains", str(error)) from None
+
+
+def _auth_directory(auth: Authenticated, enabled: bool, directories: tuple[str, ...]) -> str:
+    field = "spec.relay.authenticated.directoryRef"
+    if auth.directory_ref is not None:
+        if auth.directory_ref not in directories:
+            known = ", ".join(sorted(directories)) or "none"
+            raise Rejection(
+                RESOLVED_REFS,
+                "DirectoryNotFound",
+                field,
+                f"no directory {auth.directory_ref!r}; there are: {known}",
+            )
+        return auth.directory_ref
+    if enabled and len(directories) != 1:
+        raise Rejection(
+            RESOLVED_REFS, "DirectoryNotFound", field, "must name a directory, since there is not exactly one"
+        )
+    return directories[0] if enabled else ""

@@ -1,0 +1,138 @@
+"""The normalised configuration: what compile makes of all manifests, with every default filled in.
+
+It is what pods run: published on the log in parts, cached on disk, compared by hash. docs/compatibility.md
+binds its shape: within SCHEMA_MAJOR fields are only added, with defaults. Tables for quick lookups are built
+from it by each process (core/tables.py) and are never published.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import msgspec
+
+from gatepost.core.manifest.mail_domain import UnknownAction
+from gatepost.core.manifest.object import ObjectKey
+from gatepost.core.manifest.relay_policy import (
+    BareNewline,
+    Mechanism,
+    RequireFor,
+    SenderMatch,
+    TlsMode,
+    TlsVersion,
+)
+
+SCHEMA_MAJOR: Final = 1
+
+
+class _Part(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Every part: defaults are not written, so that a field that is added changes no old bytes."""
+
+
+class RetryPlan(_Part, frozen=True):
+    """Names of tiers, the last repeating; seconds until a message, and one with the null sender, expires."""
+
+    tiers: tuple[str, ...] = ("1m", "5m", "15m", "30m", "1h", "2h", "4h")
+    expire_after: float = 432_000.0  # 5 days, RFC 5321 4.5.4.1
+    bounce_expire_after: float = 86_400.0
+
+
+class DeliveryPlan(_Part, frozen=True):
+    """`kind` is Mailbox (with `store`), Relay (with `hosts`) or Discard."""
+
+    kind: str
+    store: str = ""
+    hosts: tuple[str, ...] = ()
+
+
+class DomainConfig(_Part, frozen=True):
+    """One MailDomain. Addresses are Address keys; `source_kind` is Directory, Static or Any."""
+
+    domain: str
+    origin: str
+    generation: int
+    source_kind: str
+    delivery: DeliveryPlan
+    directory: str = ""
+    static: tuple[str, ...] = ()
+    default: bool = False
+    subdomains: bool = False
+    alias_domains: tuple[str, ...] = ()
+    unknown: UnknownAction = UnknownAction.REJECT
+    unknown_deliver_to: str = ""
+    separators: tuple[str, ...] = ()
+    role_addresses: dict[str, str] = {}
+    aliases: dict[str, tuple[str, ...]] = {}
+    max_message_size: int = 0
+    smart_hosts: tuple[str, ...] = ()
+    helo_name: str = ""
+    retry: RetryPlan = RetryPlan()
+
+
+class ClientRule(_Part, frozen=True):
+    networks: tuple[str, ...]
+    sender_domains: tuple[str, ...]
+
+
+class ListenerPolicy(_Part, frozen=True):
+    """What one listener decides. Sizes in bytes, times in seconds."""
+
+    listener: str
+    origin: str = ""
+    generation: int = 0
+    per_host_concurrent: int = 50
+    total_concurrent: int = 2000
+    idle_timeout: float = 300.0
+    relay_clients: tuple[ClientRule, ...] = ()
+    auth_enabled: bool = False
+    auth_mechanisms: tuple[Mechanism, ...] = (Mechanism.PLAIN, Mechanism.LOGIN)
+    auth_require_tls: bool = True
+    auth_require_for: RequireFor = RequireFor.RELAY
+    auth_sender_match: SenderMatch = SenderMatch.STRICT
+    auth_directory: str = ""
+    max_recipients: int = 100  # RFC 5321 4.5.3.1.8: at least 100
+    errors_before_disconnect: int = 20
+    bare_newline: BareNewline = BareNewline.REJECT
+    normalize_networks: tuple[str, ...] = ()
+    message_size: int = 50 * 2**20
+    header_bytes: int = 256 * 2**10
+    max_received: int = 50
+    tls_mode: TlsMode = TlsMode.OPPORTUNISTIC
+    tls_min_version: TlsVersion = TlsVersion.V1_2
+
+
+class Configuration(_Part, frozen=True):
+    """All of it, sorted, so that equal manifests give equal bytes."""
+
+    schema: int
+    domains: tuple[DomainConfig, ...]
+    listeners: tuple[ListenerPolicy, ...]
+    objects: dict[str, int] = {}
+    """Each object that is contained -> its generation; what Programmed is about."""
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self, order="sorted")
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(self.encode()).hexdigest()
+
+
+def decode_configuration(data: bytes) -> Configuration:
+    """Read an encoded configuration. Raises ValueError when it is damaged or of another major."""
+    try:
+        configuration = msgspec.json.decode(data, type=Configuration)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"the configuration cannot be read: {error}") from None
+    if configuration.schema != SCHEMA_MAJOR:
+        raise ValueError(f"the configuration has schema {configuration.schema}; this program runs {SCHEMA_MAJOR}")
+    return configuration
+
+
+def object_label(key: ObjectKey) -> str:
+    return f"{key.kind}/{key.namespace}/{key.name}"
+
+
+CLOSED: Final = Configuration(SCHEMA_MAJOR, (), ())
+"""What an empty set of manifests compiles to: no domain is served, nobody relays."""

@@ -1,0 +1,51 @@
+"""Message ids: ordered by time, and derived ones that a repeated step computes again.
+
+An id is 26 characters of Crockford's base 32: 10 for the milliseconds since 1970 (48 bits), 16 for 80 bits
+that are random for an accepted message and a hash for a derived one. The first 10 characters of a derived
+id are its parent's, so that all that came out of one message lies close together in time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_VALUE = {character: number for number, character in enumerate(_ALPHABET)}
+_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]  # two characters hold 10 bits
+_ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII)
+
+
+def _encode(number: int, pairs: int) -> str:
+    return "".join(_PAIRS[(number >> shift) & 1023] for shift in range(10 * (pairs - 1), -1, -10))
+
+
+def new_id(now_ms: int, entropy: bytes | None = None) -> str:
+    """Return a new id for the moment `now_ms` (ms since 1970). `entropy`: 10 bytes, else from the system."""
+    return _encode(now_ms, 5) + _encode(int.from_bytes(entropy or os.urandom(10), "big"), 8)
+
+
+def derive_id(parent: str, recipient: str, action: str) -> str:
+    """Return the id of what `action` makes of `parent` for the final `recipient` (an Address key or a name).
+
+    A hash of these three alone, never of an order or a grouping: a step that is repeated after a crash
+    writes the same ids even if the directory answered differently in between.
+    """
+    digest = hashlib.sha256(f"{parent}\0{recipient}\0{action}".encode("utf-8", "surrogateescape")).digest()
+    return parent[:10] + _encode(int.from_bytes(digest[:10], "big"), 8)
+
+
+def is_id(text: str) -> bool:
+    """Whether the text has the form of an id."""
+    return _ID.fullmatch(text) is not None
+
+
+def time_of(message_id: str) -> int:
+    """Return the milliseconds since 1970 in an id. Raises ValueError when it is none."""
+    if not is_id(message_id):
+        raise ValueError(f"{message_id!r} is not a message id: 26 characters of 0-9 and A-Z without I, L, O, U")
+    number = 0
+    for character in message_id[:10]:
+        number = number * 32 + _VALUE[character]
+    return number

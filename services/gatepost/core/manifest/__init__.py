@@ -1,0 +1,1 @@
+"""What a user writes: MailDomain, RelayPolicy and Settings as msgspec Structs."""

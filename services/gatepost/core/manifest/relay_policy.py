@@ -1,0 +1,138 @@
+"""RelayPolicy: what a listener decides while the client waits.
+
+Unset means inherited: compile applies the defaults of the listener's role. Only fields that act exist here;
+tools/crdgen makes the CRD from these types.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Any
+
+import msgspec
+
+from gatepost.core.manifest.object import API_VERSION, Metadata, NetworkText, ObjectName, SpecPart
+from gatepost.core.manifest.quantities import Duration, Size
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Networks = Annotated[tuple[NetworkText, ...], msgspec.Meta(max_length=1024)]
+
+
+class ListenersTarget(SpecPart, frozen=True, tag="Listeners", tag_field="type"):
+    listeners: Annotated[tuple[ObjectName, ...], msgspec.Meta(min_length=1, max_length=64)]
+
+
+class PerHost(SpecPart, frozen=True):
+    concurrent: Count | None = None
+
+
+class Total(SpecPart, frozen=True):
+    concurrent: Count | None = None
+
+
+class Connection(SpecPart, frozen=True):
+    per_host: PerHost | None = None
+    total: Total | None = None
+    idle_timeout: Duration | None = None
+    """RFC 5321 4.5.3.2.7: at least 5 minutes; shorter is for listeners under attack."""
+
+
+class SenderMatch(Enum):
+    STRICT = "Strict"
+    DOMAIN = "Domain"
+    NONE = "None"
+
+
+class RequireFor(Enum):
+    RELAY = "Relay"
+    ALL = "All"
+
+
+class Mechanism(Enum):
+    PLAIN = "PLAIN"
+    LOGIN = "LOGIN"
+
+
+class RelayClients(SpecPart, frozen=True):
+    """Clients that may relay without AUTH: from these networks AND with a sender of these domains."""
+
+    networks: Annotated[Networks, msgspec.Meta(min_length=1)]
+    sender_domains: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=256)] = ("Local",)
+
+
+class Authenticated(SpecPart, frozen=True):
+    enabled: bool | None = None
+    mechanisms: Annotated[tuple[Mechanism, ...], msgspec.Meta(min_length=1, max_length=4)] | None = None
+    require_tls: bool | None = msgspec.field(name="requireTLS", default=None)
+    require_for: RequireFor | None = None
+    """All refuses even local recipients before AUTH."""
+    sender_match: SenderMatch | None = None
+    directory_ref: ObjectName | None = None
+    """Which directory of the Settings checks logins; without it the only one."""
+
+
+class Relay(SpecPart, frozen=True):
+    clients: Annotated[tuple[RelayClients, ...], msgspec.Meta(max_length=64)] | None = None
+    allow_on_public_listeners: bool | None = None
+    """Lets `clients` count on a listener of role mx, where a load balancer can make the world look inside."""
+    authenticated: Authenticated | None = None
+
+
+class RecipientLimits(SpecPart, frozen=True):
+    max: Count | None = None
+    errors_before_disconnect: Count | None = None
+
+
+class BareNewline(Enum):
+    REJECT = "Reject"
+    NORMALIZE = "Normalize"
+
+
+class SmtpLimits(SpecPart, frozen=True):
+    message_size: Size | None = None
+    header_bytes: Size | None = None
+    received: Count | None = None
+
+
+class Smtp(SpecPart, frozen=True):
+    bare_newline: BareNewline | None = None
+    normalize_networks: Networks | None = None
+    limits: SmtpLimits | None = None
+
+
+class TlsMode(Enum):
+    DISABLED = "Disabled"
+    OPPORTUNISTIC = "Opportunistic"
+    REQUIRE = "Require"
+
+
+class TlsVersion(Enum):
+    V1_2 = "1.2"
+    V1_3 = "1.3"
+
+
+class TlsPolicy(SpecPart, frozen=True):
+    mode: TlsMode | None = None
+    min_version: TlsVersion | None = None
+
+
+class RelayPolicySpec(SpecPart, frozen=True):
+    target: ListenersTarget
+    connection: Connection | None = None
+    relay: Relay | None = None
+    recipients: RecipientLimits | None = None
+    smtp: Smtp | None = None
+    tls: TlsPolicy | None = None
+
+
+class RelayPolicy(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    api_version: str
+    kind: str
+    metadata: Metadata
+    spec: RelayPolicySpec
+    status: dict[str, Any] = {}
+
+
+KIND = "RelayPolicy"
+PLURAL = "relaypolicies"
+__all__ = ["API_VERSION", "KIND", "PLURAL", "RelayPolicy", "RelayPolicySpec"]

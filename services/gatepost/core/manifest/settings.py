@@ -1,0 +1,224 @@
+"""Settings: what one process or pod is, from gatepost.yaml (the chart renders it for each service).
+
+Any value can come from the environment: GATEPOST_LOG__KAFKA__BOOTSTRAP_SERVERS sets
+log.kafka.bootstrapServers. A secret is always a file's path. docs/settings.md is written from these types.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import msgspec
+
+from gatepost.core.manifest.quantities import Duration, Size
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63)]
+
+
+class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Every settings object: camelCase names, unknown fields are errors."""
+
+
+class SqliteSettings(_Settings, frozen=True):
+    """The embedded log, for one machine: SQLite in WAL mode, synced before 250."""
+
+    file: str = "log.sqlite3"
+    """Relative to the state directory."""
+
+
+class KafkaSecurity(Enum):
+    PLAINTEXT = "Plaintext"
+    TLS = "Tls"
+
+
+class KafkaSettings(_Settings, frozen=True):
+    bootstrap_servers: tuple[str, ...] = ("127.0.0.1:9092",)
+    replication_factor: Annotated[int, msgspec.Meta(ge=1, le=9)] = 3
+    min_insync_replicas: Annotated[int, msgspec.Meta(ge=1, le=9)] = 2
+    create_topics: bool = True
+    """Whether missing topics are created; otherwise they are named and the process does not start."""
+    security: KafkaSecurity = KafkaSecurity.PLAINTEXT
+    ca_file: str = ""
+    username: str = ""
+    """With a passwordFile: SASL SCRAM-SHA-512."""
+    password_file: str = ""
+    session_timeout: Duration = "6s"
+    """After this without a heartbeat another member takes over (the broker's minimum is 6 s)."""
+
+
+class LogSettings(_Settings, frozen=True):
+    """Exactly one of the two."""
+
+    sqlite: SqliteSettings | None = None
+    kafka: KafkaSettings | None = None
+    partitions: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 12
+    """Partitions of each work topic: the most pods of one service that can share its work."""
+    topic_prefix: Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9.-]+\.)?$", max_length=128)] = ""
+    append_timeout: Duration = "8s"
+    """How long an append may take before the client gets 451 (RFC 5321 4.5.3.2 leaves clients 10 min)."""
+
+
+class AttributeMap(_Settings, frozen=True):
+    """Which attributes of an entry mean what (defaults: core, cosine, inetOrgPerson, inetLocalMailRecipient)."""
+
+    name: str = "uid"
+    addresses: tuple[str, ...] = ("mailLocalAddress", "mail")
+    address_prefix: str = ""
+    """Stripped from address values without regard to case, as "smtp:" of proxyAddresses."""
+    mail_host: str = "mailHost"
+    routing_address: str = "mailRoutingAddress"
+    store: str = ""
+    quota_bytes: str = ""
+    quota_used_bytes: str = ""
+    members: str = "member"
+    enabled: str = "employeeType"
+    disabled_values: tuple[str, ...] = ("disabled",)
+    login_enabled: str = ""
+    login_disabled_values: tuple[str, ...] = ("FALSE", "false", "no", "disabled")
+    group_name: str = "cn"
+    group_classes: tuple[str, ...] = ("groupOfNames", "groupOfUniqueNames", "group")
+
+
+class LdapSettings(_Settings, frozen=True):
+    urls: tuple[str, ...]
+    """Tried in order; the later ones are replicas for when the first is away."""
+    base: str
+    bind_dn: str = ""
+    bind_password_file: str = ""
+    filter: str = "(objectClass=*)"
+    """Which entries count, joined by AND with the address test."""
+    start_tls: bool = False
+    ca_file: str = ""
+    """Certificates are always verified: with these CAs, else with the system's."""
+    timeout: Duration = "2s"
+    connections: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    cache_positive: Duration = "60s"
+    cache_negative: Duration = "10s"
+    """At most 30 s: a new user must not wait longer for the first mail."""
+    cache_stale: Duration = "1h"
+    """How long a positive answer may be used when the directory does not answer."""
+    attributes: AttributeMap = AttributeMap()
+
+
+class LdifSettings(_Settings, frozen=True):
+    file: str
+    """Relative to the configuration directory; read again when it changes."""
+    attributes: AttributeMap = AttributeMap()
+
+
+class DirectorySettings(_Settings, frozen=True):
+    """Exactly one of the two."""
+
+    ldap: LdapSettings | None = None
+    ldif: LdifSettings | None = None
+
+
+class Role(Enum):
+    MX = "mx"
+    SUBMISSION = "submission"
+    INTERNAL = "internal"
+
+
+class ListenerTls(_Settings, frozen=True):
+    certificate_file: str = ""
+    key_file: str = ""
+    implicit: bool = False
+    """TLS from the first byte (RFC 8314 3.3), as on port 465."""
+
+
+class ListenerSettings(_Settings, frozen=True):
+    name: Name
+    address: str
+    """HOST:PORT; an IPv6 host in brackets."""
+    role: Role = Role.MX
+    tls: ListenerTls = ListenerTls()
+
+
+class MaildirSettings(_Settings, frozen=True):
+    path: str
+    """Relative to the state directory. Each mailbox is a Maildir below it, by its name."""
+    ledger_keep: Duration = "48h"
+    """How long delivered ids are remembered; must be longer than records can be read again."""
+
+
+class LmtpSettings(_Settings, frozen=True):
+    address: str
+    """HOST:PORT of the LMTP server."""
+    connections: Annotated[int, msgspec.Meta(ge=1, le=256)] = 4
+    timeout: Duration = "60s"
+
+
+class StoreSettings(_Settings, frozen=True):
+    """Exactly one of the two."""
+
+    maildir: MaildirSettings | None = None
+    lmtp: LmtpSettings | None = None
+    mail_hosts: tuple[str, ...] = ()
+    """Values of the directory's mail host that mean this store."""
+
+
+class DnsSettings(_Settings, frozen=True):
+    servers: tuple[str, ...] = ()
+    """IP or IP:PORT of recursive resolvers; empty: those of /etc/resolv.conf."""
+    timeout: Duration = "5s"
+    cache_entries: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 20_000
+
+
+class RelaySettings(_Settings, frozen=True):
+    smtp_port: Port = 25
+    """The port of hosts found by MX."""
+    connections_per_site: Annotated[int, msgspec.Meta(ge=1, le=100)] = 4
+    messages_per_connection: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
+    connect_timeout: Duration = "30s"
+    command_timeout: Duration = "5m"
+    """RFC 5321 4.5.3.2; DATA's final dot waits twice as long."""
+    idle_timeout: Duration = "5s"
+
+
+class TelemetrySettings(_Settings, frozen=True):
+    otlp_endpoint: str = ""
+    """OTLP over HTTP, as "http://collector:4318"; empty: no traces are exported."""
+    trace_sampling: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.01
+    log_format: str = "auto"
+    """json | text | auto (text on a terminal)."""
+    log_level: str = "info"
+
+
+class AdminSettings(_Settings, frozen=True):
+    address: str = "127.0.0.1:8025"
+    """HOST:PORT for /livez, /readyz and /metrics."""
+
+
+class LimitSettings(_Settings, frozen=True):
+    """Limits of a process; a policy's limits come on top."""
+
+    memory_for_bodies: Size = "256Mi"
+    spool_above: Size = "1Mi"
+    """Bodies above this go to an unlinked file while they are received."""
+    sessions: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 2000
+    minimum_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 128
+    """A client that sends DATA slower than this, over a minute, is disconnected."""
+    drain: Duration = "25s"
+
+
+class Settings(_Settings, frozen=True):
+    hostname: str = ""
+    """The name in the greeting, Received and EHLO; empty: the machine's."""
+    log: LogSettings = LogSettings(sqlite=SqliteSettings())
+    directories: dict[Name, DirectorySettings] = {}
+    listeners: tuple[ListenerSettings, ...] = ()
+    stores: dict[Name, StoreSettings] = {}
+    dns: DnsSettings = DnsSettings()
+    relay: RelaySettings = RelaySettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    admin: AdminSettings = AdminSettings()
+    limits: LimitSettings = LimitSettings()
+    store: Name | None = None
+    """For a mailbox pod: the one store that it serves."""
+    state: str = "var"
+    """Where the process keeps files of its own (cached configuration, the embedded log, Maildir stores)."""
+    release_namespace: str = "default"
+    domain_ownership: dict[str, tuple[str, ...]] = {}
+    """Namespace -> domain suffixes that MailDomains of that namespace may use."""

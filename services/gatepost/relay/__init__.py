@@ -1,0 +1,1 @@
+"""The relay: sends mail to other hosts by SMTP, defers, and writes delivery status notifications."""

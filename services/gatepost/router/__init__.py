@@ -1,0 +1,1 @@
+"""The router: decides for each accepted recipient where its copy goes."""

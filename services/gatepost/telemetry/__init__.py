@@ -1,0 +1,1 @@
+"""Traces, metrics and logs: each name and type is declared in one table."""

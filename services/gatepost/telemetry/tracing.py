@@ -1,0 +1,160 @@
+"""One trace per message over all processes: spans, sampled at the head, joined by W3C traceparent.
+
+The hot path asks `sampled()` first: a message that is not sampled costs one random number. A refusal or a
+failure is recorded as a span even when the message's trace is not sampled (see Tracer.failure).
+Names follow OpenTelemetry's messaging semantic conventions where there are any.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+EXPORT_TIMEOUT_S = 5.0
+_HEX = "0123456789abcdef"
+
+
+class TraceContext:
+    """The identity of a span on the way between processes (W3C Trace Context 2.2, version 00)."""
+
+    __slots__ = ("sampled", "span_id", "trace_id")
+
+    def __init__(self, trace_id: str, span_id: str, sampled: bool) -> None:
+        self.trace_id, self.span_id, self.sampled = trace_id, span_id, sampled
+
+    @property
+    def traceparent(self) -> bytes:
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}".encode()
+
+
+def parse_traceparent(data: bytes | None) -> TraceContext | None:
+    """Read a traceparent header; None when there is none or it is malformed (it is then ignored)."""
+    if data is None or len(data) != 55:
+        return None
+    parts = data.decode("ascii", "replace").split("-")
+    if len(parts) != 4 or [len(part) for part in parts] != [2, 32, 16, 2] or parts[0] != "00":
+        return None
+    if any(c not in _HEX for part in parts for c in part) or set(parts[1]) == {"0"} or set(parts[2]) == {"0"}:
+        return None
+    return TraceContext(parts[1], parts[2], bool(int(parts[3], 16) & 1))
+
+
+class Span:
+    """A span of ours: a real one when sampled, else only its identity. Use as a context manager or end()."""
+
+    __slots__ = ("_span", "context")
+
+    def __init__(self, context: TraceContext, span: trace.Span | None) -> None:
+        self.context = context
+        self._span = span
+
+    @property
+    def recording(self) -> bool:
+        return self._span is not None
+
+    def set(self, name: str, value: str | int | float | bool) -> None:
+        if self._span is not None:
+            self._span.set_attribute(name, value)
+
+    def event(self, name: str, **attributes: str | int | float | bool) -> None:
+        if self._span is not None:
+            self._span.add_event(name, attributes)
+
+    def fail(self, reason: str) -> None:
+        if self._span is not None:
+            self._span.set_status(trace.StatusCode.ERROR, reason)
+
+    def end(self) -> None:
+        if self._span is not None:
+            self._span.end()
+
+    def __enter__(self) -> Span:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, place: TracebackType | None
+    ) -> None:
+        if kind is not None and self._span is not None:
+            self._span.set_status(trace.StatusCode.ERROR, kind.__name__)
+        self.end()
+
+
+class Tracer:
+    """Makes spans for one service. Without an endpoint nothing is exported, but identities still travel."""
+
+    def __init__(
+        self,
+        service: str,
+        *,
+        endpoint: str = "",
+        sampling: float = 0.01,
+        exporter: SpanExporter | None = None,
+    ) -> None:
+        self._sampling = sampling
+        self._provider: TracerProvider | None = None
+        if endpoint and exporter is None:
+            exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_TIMEOUT_S)
+        if exporter is not None:
+            resource = Resource.create({"service.name": f"gatepost-{service}", "service.namespace": "gatepost"})
+            self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource)
+            self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("gatepost") if self._provider else None
+
+    def sampled(self) -> bool:
+        """Decide at the head of a message whether its trace is kept."""
+        return self._tracer is not None and random.random() < self._sampling
+
+    def start(
+        self,
+        name: str,
+        parent: TraceContext | None = None,
+        *,
+        kind: trace.SpanKind = trace.SpanKind.INTERNAL,
+        attributes: Mapping[str, Any] | None = None,
+        sampled: bool | None = None,
+        start_ns: int | None = None,
+    ) -> Span:
+        """Begin a span: below `parent`, whose sampling it takes over, or as the head of a new trace."""
+        if sampled is None:
+            sampled = parent.sampled if parent else self.sampled()
+        if not sampled or self._tracer is None:
+            trace_id = parent.trace_id if parent else os.urandom(16).hex()
+            return Span(TraceContext(trace_id, os.urandom(8).hex(), sampled), None)
+        context = None
+        if parent is not None:
+            remote = trace.SpanContext(
+                int(parent.trace_id, 16),
+                int(parent.span_id, 16),
+                True,
+                trace.TraceFlags(trace.TraceFlags.SAMPLED),
+            )
+            context = trace.set_span_in_context(trace.NonRecordingSpan(remote))
+        span = self._tracer.start_span(name, context=context, kind=kind, attributes=attributes, start_time=start_ns)
+        identity = span.get_span_context()
+        return Span(TraceContext(f"{identity.trace_id:032x}", f"{identity.span_id:016x}", True), span)
+
+    def failure(
+        self, name: str, parent: TraceContext | None, reason: str, attributes: Mapping[str, Any] | None = None
+    ) -> None:
+        """Record a refusal or failure as a span of its own, sampled or not."""
+        if self._tracer is None:
+            return
+        span = self.start(name, parent, attributes=attributes, sampled=True)
+        span.fail(reason)
+        span.end()
+
+    def close(self) -> None:
+        """Send what is left, with a limit."""
+        if self._provider is not None:
+            self._provider.force_flush(int(EXPORT_TIMEOUT_S * 1000))
+            self._provider.shutdown()
