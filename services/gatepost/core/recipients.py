@@ -37,14 +37,19 @@ class Found(msgspec.Struct, frozen=True):
     role: bool = False
 
 
-async def find_recipient(tables: Tables, directories: Mapping[str, Directory], address: Address) -> Found:
-    """Find what an address is. Raises DirectoryUnavailable."""
+async def find_recipient(
+    tables: Tables, directories: Mapping[str, Directory], address: Address, *, past_lists: bool = False
+) -> Found:
+    """Find what an address is; with `past_lists` what is behind an alias that names itself.
+
+    Raises DirectoryUnavailable.
+    """
     home = tables.home(address)
     if home is None:
         return Found(Kind.NOT_SERVED, address)
     config, own = home
     for candidate in candidates(config, own):
-        found = _configured(tables, config, candidate)
+        found = _configured(tables, config, candidate, past_lists)
         if found is None and config.source_kind == "Directory":
             found = await _in_directory(directories, config, candidate)
         if found is not None:
@@ -60,11 +65,11 @@ def candidates(config: DomainConfig, address: Address) -> tuple[Address, ...]:
     return (address,) if split is None else (address, Address(split[0], address.domain))
 
 
-def _configured(tables: Tables, config: DomainConfig, address: Address) -> Found | None:
+def _configured(tables: Tables, config: DomainConfig, address: Address, past_lists: bool) -> Found | None:
     local = address.local.lower()
-    if local in config.aliases:
+    if not past_lists and local in config.aliases:
         return Found(Kind.LIST, address, config, targets=config.aliases[local])
-    if local in config.role_addresses:
+    if not past_lists and local in config.role_addresses:
         return Found(Kind.LIST, address, config, targets=(config.role_addresses[local],), role=True)
     if address.key in tables.static(config):
         return Found(Kind.LISTED, address, config)

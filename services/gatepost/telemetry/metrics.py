@@ -90,9 +90,11 @@ LOG_AVAILABLE = Gauge("gatepost.log.available", "1", "whether the last contact w
 LOG_APPENDS = Counter("gatepost.log.appends", "{record}", "appends by outcome", ("outcome",))
 LOG_UNFINISHED = Gauge("gatepost.log.unfinished", "{record}", "records taken and not finished", ("topic",))
 EVENTS_DROPPED = Counter("gatepost.events.dropped", "{event}", "events lost because the buffer was full")
+# -- work topics
+UNREADABLE = Counter("gatepost.work.quarantined", "{record}", "records quarantined as unusable", ("topic",))
+WORK_STUCK = Counter("gatepost.work.stuck", "{batch}", "batches that a fault of ours keeps unfinished", ("topic",))
 # -- router
 ROUTED = Counter("gatepost.router.copies", "{copy}", "copies by what they became", ("destination",))
-ROUTER_UNREADABLE = Counter("gatepost.router.unreadable", "{record}", "records quarantined as unreadable")
 # -- mailbox, relay
 DELIVERIES = Counter("gatepost.mailbox.deliveries", "{delivery}", "deliveries by outcome", ("store", "outcome"))
 SENT = Counter("gatepost.relay.deliveries", "{recipient}", "recipients tried by outcome", ("outcome",))

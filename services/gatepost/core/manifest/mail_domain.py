@@ -32,7 +32,11 @@ class DirectorySource(SpecPart, frozen=True, tag="Directory", tag_field="type"):
 class StaticSource(SpecPart, frozen=True, tag="Static", tag_field="type"):
     """Recipients are listed here."""
 
-    addresses: Annotated[tuple[AddressText, ...], msgspec.Meta(min_length=1, max_length=10000)]
+    addresses: Annotated[
+        tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=320)], ...],
+        msgspec.Meta(min_length=1, max_length=10000),
+    ]
+    """Addresses, or local parts of this domain."""
 
 
 class AnySource(SpecPart, frozen=True, tag="Any", tag_field="type"):

@@ -30,6 +30,22 @@ class Body(Protocol):
     def close(self) -> None: ...
 
 
+class BodyWriter(Protocol):
+    """Takes a body as it arrives, hashing it on the way; a large one goes to a file. Raises OSError (no room)."""
+
+    @property
+    def size(self) -> int: ...
+
+    def write(self, data: bytes) -> None:
+        """Add a piece without waiting. It is kept as it is, so it must not be a mutable buffer."""
+
+    def finish(self) -> Body:
+        """Return the body; the writer is of no more use then."""
+
+    def abandon(self) -> None:
+        """Give up what was written; harmless after finish()."""
+
+
 class Content(Protocol):
     """Writes and reads bodies. Raises the log port's LogUnavailable, LogUnknown and LogGap."""
 

@@ -1,0 +1,89 @@
+# Gatepost: from a bare checkout `make run` runs it and `make test` tests it. Both set up all they need.
+# Time budgets are for 2 cores, warm caches: see each target.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gatepost
+export PYTHONPATH := $(CURDIR)/tools
+PYTEST := $(BIN)/python -m pytest
+WORKERS ?= 2
+
+.PHONY: help run test check lint format types contracts fast test-servers test-kill test-node bench crds lock venv clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
+
+# -- environments. The locks hold hashes; uv comes by pip, nothing else is needed than Python with venv.
+$(VENV)/bin/uv: requirements/bootstrap.txt
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Gatepost needs Python 3.11 or newer with venv (Debian: apt install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+
+$(VENV)/.run: $(VENV)/bin/uv requirements/run.txt pyproject.toml
+	@[ -e $(VENV)/.dev ] || VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/run.txt
+	@$(PYTHON) tools/link_sources.py $(VENV)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/uv requirements/dev.txt pyproject.toml
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	@$(PYTHON) tools/link_sources.py $(VENV)
+	@touch $(VENV)/.run $@
+
+venv: $(VENV)/.dev  ## the development environment in .venv
+
+run: $(VENV)/.run  ## the gateway in the foreground on its embedded log: MX 2525, submission 2587, admin 8025
+	@$(BIN)/gatepost quickstart --state var
+	@exec $(BIN)/gatepost run --config examples/quickstart --state var
+
+# -- tests. `make test` is everything: cold under 60 min, warm under 15 min.
+test: $(VENV)/.dev  ## everything: fast tests, real servers, kill tests, Kubernetes; cold < 60 min, warm < 15 min
+	@bash tools/test_everything.sh
+
+check: $(VENV)/.dev lint types contracts crds-fresh fast  ## format, lint, types, import contracts, fast tests; < 90 s
+
+lint: $(VENV)/.dev  ## ruff
+	@$(BIN)/ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+
+format: $(VENV)/.dev  ## put the code into form
+	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --fix --quiet .
+
+types: $(VENV)/.dev  ## mypy --strict
+	@$(BIN)/mypy
+
+contracts: $(VENV)/.dev  ## who may import whom
+	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
+
+crds: $(VENV)/.dev  ## write crds/ from the types
+	@$(BIN)/python -m crdgen
+
+crds-fresh: $(VENV)/.dev
+	@$(BIN)/python -m crdgen --check
+
+fast: $(VENV)/.dev  ## tests without servers; < 60 s
+	@$(PYTEST) -q -n $(WORKERS) -m "not servers and not kill and not node and not proofs"
+
+test-servers: $(VENV)/.dev  ## tests on real Kafka, slapd, DNS, Dovecot, Jaeger; < 5 min
+	@$(BIN)/python -m testbed.provision apt:servers kafka jaeger
+	@$(PYTEST) -q -n $(WORKERS) -m "servers and not kill and not node"
+
+test-kill: $(VENV)/.dev  ## kill -9 of every kind of process under load; < 5 min
+	@$(BIN)/python -m testbed.provision apt:servers kafka
+	@$(PYTEST) -q -m kill
+
+test-node: $(VENV)/.dev  ## the Kubernetes API and a real node, as root; < 5 min
+	@$(BIN)/python -m testbed.provision apt:node kafka kubernetes
+	@$(PYTEST) -q -m node
+
+bench: $(VENV)/.dev  ## benchmarks beside Postfix; writes benchmarks/RESULTS.md; about 10 min
+	@$(BIN)/python -m testbed.provision apt:servers apt:bench kafka
+	@$(BIN)/python benchmarks/run.py
+
+lock: $(VENV)/bin/uv  ## resolve the dependencies again
+	@bash tools/lock.sh
+
+clean:  ## remove what was made in this folder (not the caches in $(CACHE))
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

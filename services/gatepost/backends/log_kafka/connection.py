@@ -1,0 +1,188 @@
+"""One connection to the cluster for everything but records in and out of groups, and how any client connects."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import CloseReason
+from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.structs import TopicPartition
+
+from gatepost.core.manifest.settings import KafkaSecurity, KafkaSettings
+from gatepost.core.ports.log import LogMisconfigured, LogUnavailable
+
+T = TypeVar("T")
+
+# How long a client waits for one answer. Above the time that a group's rebalance may take (the session timeout),
+# below what anybody here waits for in all.
+REQUEST_MS: Final = 15_000
+START_SECONDS: Final = 15.0
+_BACKOFF_SECONDS: Final = 0.1
+_CLOSE_SECONDS: Final = 2.0
+
+
+def client_options(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
+    """Return the options by which any of aiokafka's clients connects. Raises LogUnavailable (unreadable files)."""
+    tls = settings.security is KafkaSecurity.TLS
+    options: dict[str, Any] = {
+        "bootstrap_servers": list(settings.bootstrap_servers),
+        "client_id": client_id,
+        "request_timeout_ms": REQUEST_MS,
+        "security_protocol": "SSL" if tls else "PLAINTEXT",
+    }
+    try:
+        if tls:
+            options["ssl_context"] = ssl.create_default_context(cafile=settings.ca_file or None)
+        if settings.username:
+            options["security_protocol"] = "SASL_SSL" if tls else "SASL_PLAINTEXT"
+            options["sasl_mechanism"] = "SCRAM-SHA-512"
+            options["sasl_plain_username"] = settings.username
+            options["sasl_plain_password"] = Path(settings.password_file).read_text().rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        raise LogUnavailable(f"log.kafka: its CA or password file cannot be used: {error}") from error
+    return options
+
+
+class Partition(msgspec.Struct, frozen=True):
+    """What the cluster says of one partition."""
+
+    replicas: int
+    leader: int
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """The cluster's id, the numbers of its brokers, and its topics."""
+
+    id: str
+    brokers: tuple[int, ...]
+    topics: dict[str, dict[int, Partition]]
+
+
+class Connection:
+    """A client for administration, reading by offset, and asking whether the cluster is there."""
+
+    def __init__(self, settings: KafkaSettings, client_id: str) -> None:
+        self._settings = settings
+        self._client_id = client_id
+        self._admin: AIOKafkaAdminClient | None = None
+
+    async def start(self) -> None:
+        """Raises LogUnavailable when no server answers within START_SECONDS."""
+        if self._admin is not None:
+            return
+        admin = AIOKafkaAdminClient(**client_options(self._settings, self._client_id))
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await admin.start()
+        except (TimeoutError, KafkaError, OSError) as error:
+            await _close(admin)
+            servers = ", ".join(self._settings.bootstrap_servers)
+            raise LogUnavailable(f"no Kafka broker answers at {servers}: {error or 'time-out'}") from error
+        except BaseException:
+            await _close(admin)
+            raise
+        self._admin = admin
+
+    async def close(self) -> None:
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            await _close(admin)
+
+    @property
+    def admin(self) -> AIOKafkaAdminClient:
+        if self._admin is None:
+            raise LogUnavailable("the log is not connected")
+        return self._admin
+
+    @property
+    def client(self) -> AIOKafkaClient:
+        """The client below the administration: aiokafka has no public one that reads by offset."""
+        return self.admin._client
+
+    async def call(self, what: str, limit: float, work: Callable[[], Awaitable[T]]) -> T:
+        """Run `work`, again after a passing error, for at most `limit` seconds. Raises LogUnavailable.
+
+        `work` must be harmless to repeat.
+        """
+        reason = ""
+        try:
+            async with asyncio.timeout(limit):
+                while True:
+                    try:
+                        return await work()
+                    except KafkaError as error:
+                        reason = repr(error)
+                        if not error.retriable:
+                            raise LogUnavailable(f"{what}: {reason}") from error
+                        self.client.force_metadata_update()
+                        await asyncio.sleep(_BACKOFF_SECONDS)
+        except TimeoutError:
+            raise LogUnavailable(f"{what}: no success within {limit:g} s{': ' if reason else ''}{reason}") from None
+
+    async def cluster(self, topics: list[str] | None = None) -> Cluster:
+        """Ask for the cluster's metadata. Raises KafkaError."""
+        node = self.client.get_random_node()
+        answer = await self.client.send(node, MetadataRequest(topics, allow_auto_topic_creation=False))
+        found: dict[str, dict[int, Partition]] = {}
+        for error, name, _, partitions in answer.topics:
+            if error == 3:  # UNKNOWN_TOPIC_OR_PARTITION
+                continue
+            if error:
+                raise for_code(error)(name)
+            found[name] = {number: Partition(len(replicas), leader) for _, number, leader, replicas, *_ in partitions}
+        return Cluster(answer.cluster_id, tuple(broker[0] for broker in answer.brokers), found)
+
+    async def partitions(self, topic: str, limit: float) -> tuple[int, ...]:
+        """Return a topic's partitions. Raises LogMisconfigured when there is no such topic, LogUnavailable."""
+        cluster = await self.call(f"looking up {topic}", limit, lambda: self.cluster([topic]))
+        if topic not in cluster.topics:
+            raise LogMisconfigured(f"the Kafka cluster has no topic {topic}")
+        return tuple(sorted(cluster.topics[topic]))
+
+    async def leader(self, partition: TopicPartition) -> int:
+        """Return the broker that leads a partition, from the client's own picture. Raises a retriable KafkaError."""
+        client = self.client
+        if client.cluster.partitions_for_topic(partition.topic) is None:
+            # An empty list asks for all topics; from now on it asks for those that were needed.
+            await client.add_topic(partition.topic)
+        leader = client.cluster.leader_for_partition(partition)
+        if leader is None or leader == -1:
+            raise _no_leader(partition)
+        return int(leader)
+
+    async def answers(self, node: int, limit: float) -> bool:
+        """Whether a broker answers within `limit` seconds; if not, its connection is given up."""
+        client = self.client
+        try:
+            async with asyncio.timeout(limit):
+                await client.send(node, MetadataRequest([], allow_auto_topic_creation=False))
+        except (TimeoutError, KafkaError, OSError):
+            for (number, _), connection in list(client._conns.items()):
+                if number == node:
+                    connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
+            return False
+        return True
+
+    def nodes(self) -> list[int]:
+        """The brokers that are known."""
+        return [broker.nodeId for broker in self.client.cluster.brokers()]
+
+
+def _no_leader(partition: TopicPartition) -> KafkaError:
+    error: KafkaError = for_code(5)(f"{partition.topic}/{partition.partition} has no leader")
+    return error
+
+
+async def _close(admin: AIOKafkaAdminClient) -> None:
+    with suppress(TimeoutError, KafkaError, OSError):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await admin.close()

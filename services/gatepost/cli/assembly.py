@@ -1,0 +1,234 @@
+"""Puts services and backends together from Settings: the one place that knows both.
+
+What is made here is closed in the reverse order when the process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from gatepost.backends.body import BodyWriter
+from gatepost.backends.content_log import ContentLog
+from gatepost.backends.directory_ldap import LdapDirectory
+from gatepost.backends.directory_ldif import LdifDirectory
+from gatepost.backends.events_log import EventsLog
+from gatepost.backends.log_kafka import KafkaLog
+from gatepost.backends.log_sqlite import SqliteLog
+from gatepost.backends.resolver_dns import DnsResolver
+from gatepost.backends.smtp_client import SmtpTransport
+from gatepost.backends.store_lmtp import LmtpStore
+from gatepost.backends.store_maildir import MaildirStore
+from gatepost.core.manifest.quantities import size_bytes
+from gatepost.core.manifest.settings import Settings
+from gatepost.core.ports.configuration import ConfigurationSource
+from gatepost.core.ports.directory import Directory, DirectoryUnavailable
+from gatepost.core.ports.log import Log, LogMisconfigured, LogUnavailable, TopicSpec
+from gatepost.core.ports.store import Store
+from gatepost.core.tables import Tables
+from gatepost.core.topics import Topics
+from gatepost.edge.server import EdgeDependencies, EdgeServer
+from gatepost.mailbox.service import MailboxDependencies, MailboxService
+from gatepost.relay.retry_reader import RetryReader
+from gatepost.relay.service import RelayDependencies, RelayService
+from gatepost.router.service import Router, RouterDependencies
+from gatepost.telemetry import metrics
+from gatepost.telemetry.tracing import Tracer
+
+LOG_RETRY_S: Final = 2.0
+
+_log = structlog.get_logger()
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Assembly:
+    """Everything of one process. Use as an async context manager; parts are started when they are asked for."""
+
+    def __init__(self, settings: Settings, base: Path, service: str) -> None:
+        """`base` is the folder that relative paths of the settings start from; `service` names the process."""
+        self.settings, self.base, self.service = settings, base, service
+        self.state = Path(settings.state)
+        self.topics = Topics(settings.log.topic_prefix)
+        self._stack = AsyncExitStack()
+        self.log_ready = asyncio.Event()
+        self.tracer = Tracer(
+            service,
+            endpoint=settings.telemetry.otlp_endpoint,
+            sampling=settings.telemetry.trace_sampling,
+        )
+        self.log: Log = self._make_log()
+        spool_above = size_bytes(settings.limits.spool_above)
+        self.content = ContentLog(self.log, self.topics.content_transit, spool_above=spool_above, folder=self.state)
+        self.events = EventsLog(self.log, self.topics.events)
+        self.directories: dict[str, Directory] = {}
+        self.configuration: ConfigurationSource | None = None
+
+    async def __aenter__(self) -> Assembly:
+        self.state.mkdir(parents=True, exist_ok=True)
+        metrics.LOG_AVAILABLE.read = lambda: {(): float(self.log.available)}
+        self._stack.callback(self.tracer.close)
+        self._stack.push_async_callback(self.log.close)
+        await self.events.start()
+        self._stack.push_async_callback(self.events.close)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stack.aclose()
+
+    def _make_log(self) -> Log:
+        log = self.settings.log
+        if log.kafka is not None:
+            return KafkaLog(log.kafka, client_id=f"gatepost-{self.service}-{os.getpid()}")
+        assert log.sqlite is not None
+        return SqliteLog(self.state / log.sqlite.file)
+
+    def topic_specs(self) -> Sequence[TopicSpec]:
+        return self.topics.specs(tuple(self.settings.stores), self.settings.log.partitions)
+
+    async def connect_log(self, *, wait: bool) -> None:
+        """Start the log and check its topics; with `wait` however long it is away. Raises LogMisconfigured."""
+        while True:
+            try:
+                await self.log.start()
+                for warning in await self.log.ensure_topics(self.topic_specs()):
+                    _log.warning("log.warning", reason=warning)
+            except LogMisconfigured:
+                raise
+            except LogUnavailable as error:
+                if not wait:
+                    raise
+                _log.warning("log.waits", reason=str(error))
+            else:
+                self.log_ready.set()
+                return
+            await asyncio.sleep(LOG_RETRY_S)
+
+    async def start_directories(self) -> None:
+        """Start all directories; one that is away does not stop the process, its questions get 4xx."""
+        for name, directory in self.settings.directories.items():
+            made: Directory
+            if directory.ldap is not None:
+                made = LdapDirectory(directory.ldap, name=name)
+            else:
+                assert directory.ldif is not None
+                made = LdifDirectory(directory.ldif, self.base)
+            try:
+                await made.start()
+            except DirectoryUnavailable as error:
+                _log.warning("directory.waits", directory=name, reason=str(error))
+            self._stack.push_async_callback(made.close)
+            self.directories[name] = made
+
+    async def _resolver(self) -> DnsResolver:
+        resolver = DnsResolver(self.settings.dns)
+        await resolver.start()
+        self._stack.push_async_callback(resolver.close)
+        return resolver
+
+    async def edge(self) -> EdgeServer:
+        spool_above = size_bytes(self.settings.limits.spool_above)
+        return EdgeServer(
+            EdgeDependencies(
+                log=self.log,
+                content=self.content,
+                directories=self.directories,
+                events=self.events,
+                tracer=self.tracer,
+                topics=self.topics,
+                settings=self.settings,
+                now_ms=now_ms,
+                new_body=lambda: BodyWriter(spool_above, self.state),
+            )
+        )
+
+    async def router(self) -> Router:
+        stores = {host.lower(): name for name, store in self.settings.stores.items() for host in store.mail_hosts}
+        return Router(
+            RouterDependencies(
+                log=self.log,
+                content=self.content,
+                directories=self.directories,
+                resolver=await self._resolver(),
+                events=self.events,
+                tracer=self.tracer,
+                topics=self.topics,
+                hostname=self.settings.hostname,
+                stores=stores,
+                now_ms=now_ms,
+            )
+        )
+
+    async def relay(self) -> tuple[RelayService, RetryReader]:
+        transport = SmtpTransport(self.settings.relay)
+        self._stack.push_async_callback(transport.close)
+        service = RelayService(
+            RelayDependencies(
+                log=self.log,
+                content=self.content,
+                resolver=await self._resolver(),
+                transport=transport,
+                events=self.events,
+                tracer=self.tracer,
+                topics=self.topics,
+                hostname=self.settings.hostname,
+                smtp_port=self.settings.relay.smtp_port,
+                concurrent_per_site=self.settings.relay.connections_per_site,
+                now_ms=now_ms,
+            )
+        )
+        return service, RetryReader(self.log, self.topics, now_ms)
+
+    async def mailbox(self, name: str) -> MailboxService:
+        """The service of one store. Raises OSError when the store is not usable or owned by another process."""
+        store = self._store(name)
+        await store.start()
+        self._stack.push_async_callback(store.close)
+        return MailboxService(
+            MailboxDependencies(
+                log=self.log,
+                content=self.content,
+                store=store,
+                store_name=name,
+                events=self.events,
+                tracer=self.tracer,
+                topics=self.topics,
+                hostname=self.settings.hostname,
+                now_ms=now_ms,
+            )
+        )
+
+    def _store(self, name: str) -> Store:
+        settings = self.settings.stores[name]
+        if settings.maildir is not None:
+            return MaildirStore(settings.maildir, self.state, self.settings.hostname)
+        assert settings.lmtp is not None
+        return LmtpStore(settings.lmtp, self.settings.hostname)
+
+    async def configure(self, source: ConfigurationSource, use: Sequence[Callable[[Tables], None]]) -> None:
+        """Start a source and give its tables to the services, now and at each change."""
+        self.configuration = source
+
+        def apply(configuration: object) -> None:
+            tables = Tables(source.current) if source.current is not None else None
+            if tables is not None:
+                for each in use:
+                    each(tables)
+
+        source.on_change(apply)
+        await source.start()
+        self._stack.push_async_callback(source.close)
+
+    def not_configured(self) -> str | None:
+        """A readiness check."""
+        loaded = self.configuration is not None and self.configuration.current is not None
+        return None if loaded else "no configuration has been loaded yet"

@@ -1,0 +1,97 @@
+"""One process of ours in the foreground: uvloop, signals, tasks that end together, a clean way out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final
+
+import structlog
+import uvloop
+
+STOP_LIMIT_S: Final = 40.0  # Kubernetes' grace period, by the chart, is a little longer
+
+_log = structlog.get_logger()
+
+
+def run_process(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
+    """Run `main` with an event that SIGTERM or SIGINT sets; a second signal ends at once."""
+
+    async def supervised() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+
+        def on_signal() -> None:
+            if stop.is_set() and task is not None:
+                task.cancel()
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        await main(stop)
+
+    try:
+        uvloop.run(supervised())
+    except* asyncio.CancelledError:
+        return 130
+    return 0
+
+
+async def run_until(
+    stop: asyncio.Event,
+    work: Sequence[Coroutine[Any, Any, None]],
+    stopping: Sequence[Callable[[], None] | Callable[[], Awaitable[None]]],
+) -> None:
+    """Run all `work`; when `stop` is set call `stopping` in order and wait for the work to end by itself.
+
+    A piece of work that fails ends all the others and is raised.
+    """
+    tasks = [asyncio.create_task(coroutine) for coroutine in work]
+    waiter = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait([*tasks, waiter], return_when=asyncio.FIRST_COMPLETED)
+        failed = [task for task in done if task is not waiter and not task.cancelled() and task.exception()]
+        if not failed:
+            await _end(tasks, stopping)
+        for task in [*failed, *(task for task in tasks if task.done())]:
+            if not task.cancelled():
+                task.result()
+    finally:
+        for task in [*tasks, waiter]:
+            task.cancel()
+        await asyncio.gather(*tasks, waiter, return_exceptions=True)
+
+
+async def _end(
+    tasks: Sequence[asyncio.Task[None]],
+    stopping: Sequence[Callable[[], None] | Callable[[], Awaitable[None]]],
+) -> None:
+    try:
+        async with asyncio.timeout(STOP_LIMIT_S):
+            for step in stopping:
+                result = step()
+                if result is not None:
+                    await result
+            if tasks:
+                await asyncio.wait(tasks)
+    except TimeoutError:
+        _log.warning("stop.late", reason=f"work was still going on after {STOP_LIMIT_S:.0f} s; it is done again")
+
+
+def first_error(group: BaseException) -> BaseException:
+    """The innermost first exception of nested groups: what a person needs to read."""
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
+
+
+@contextlib.contextmanager
+def unwrapped() -> Any:
+    """Raise the first exception of a group by itself."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise first_error(group) from None

@@ -1,0 +1,80 @@
+"""`gatepost run`: everything in one process on the embedded log, with live reload of the directory."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+
+import structlog
+
+from gatepost import __version__
+from gatepost.backends.config_dir import SETTINGS_FILE, DirectoryConfiguration
+from gatepost.cli.assembly import Assembly
+from gatepost.cli.process import run_process, run_until, unwrapped
+from gatepost.cli.settings_file import load_settings, surroundings
+from gatepost.core.manifest.settings import Settings
+from gatepost.edge.server import EdgeServer
+from gatepost.telemetry.health import HealthServer
+from gatepost.telemetry.logging import configure_logging
+
+_log = structlog.get_logger()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, type=Path, metavar="DIR", help="gatepost.yaml and manifests")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="where the log and the mailboxes are (var)")
+
+
+def run(options: argparse.Namespace) -> int:
+    directory: Path = options.config
+    settings = load_settings(directory / SETTINGS_FILE, options.state)
+    configure_logging(settings.telemetry.log_format, settings.telemetry.log_level, "gatepost")
+    with unwrapped():
+        return run_process(lambda stop: _main(directory, settings, stop))
+
+
+async def _main(directory: Path, settings: Settings, stop: asyncio.Event) -> None:
+    async with Assembly(settings, directory, "standalone") as parts:
+        await parts.connect_log(wait=False)
+        await parts.start_directories()
+        router = await parts.router()
+        relay, retries = await parts.relay()
+        mailboxes = [await parts.mailbox(name) for name in settings.stores]
+        edge = await parts.edge()
+        source = DirectoryConfiguration(directory, surroundings(settings, any_namespace=True))
+        users = [edge, router, relay, *mailboxes]
+        await parts.configure(source, [user.on_configuration for user in users])
+        await edge.start()
+        health = HealthServer(
+            settings.admin.address, {"configuration": parts.not_configured, "edge": edge.not_ready}
+        )
+        await health.start()
+        _report(settings, edge, health, source)
+        try:
+            await run_until(
+                stop,
+                [router.run(), relay.run(), retries.run(), *(mailbox.run() for mailbox in mailboxes)],
+                [edge.drain, router.stop, relay.stop, retries.stop, *(mailbox.stop for mailbox in mailboxes)],
+            )
+        finally:
+            await edge.close()
+            await health.close()
+
+
+def _report(settings: Settings, edge: EdgeServer, health: HealthServer, source: DirectoryConfiguration) -> None:
+    """Say what is running, in the words of a person who wants to send a first message."""
+    configuration = source.current
+    domains = ", ".join(domain.domain for domain in configuration.domains) if configuration else "none"
+    print(f"Gatepost {__version__} is running as {settings.hostname}")
+    for listener in settings.listeners:
+        host = listener.address.rpartition(":")[0]
+        print(f"  {listener.role.value:<11} {host}:{edge.port(listener.name)}   (listener {listener.name})")
+    admin = settings.admin.address.rpartition(":")[0]
+    print(f"  {'admin':<11} http://{admin}:{health.port}/metrics  /livez  /readyz")
+    print(f"  {'domains':<11} {domains}")
+    for name, store in settings.stores.items():
+        where = Path(settings.state) / store.maildir.path if store.maildir else store.lmtp and store.lmtp.address
+        print(f"  {'store':<11} {name}: {where}")
+    _log.debug("started", hostname=settings.hostname)
+    print("", end="", flush=True)

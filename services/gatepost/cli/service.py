@@ -1,0 +1,97 @@
+"""What the commands for pods share: settings from a file, policy from the config topic, health, a clean stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from gatepost.backends.config_log import LogConfiguration
+from gatepost.cli.assembly import Assembly, now_ms
+from gatepost.cli.process import run_process, run_until, unwrapped
+from gatepost.cli.settings_file import load_settings
+from gatepost.core.manifest.settings import Settings
+from gatepost.core.tables import Tables
+from gatepost.telemetry.health import Check, HealthServer
+from gatepost.telemetry.logging import configure_logging
+
+_log = structlog.get_logger()
+
+
+class Running(msgspec.Struct):
+    """A service as its command has put it together.
+
+    `work` runs once the log's topics are known to be right; `early` begins at once (an edge must be able to
+    say 421 while the log is away). `stopping` is called in order.
+    """
+
+    work: Sequence[Callable[[], Coroutine[Any, Any, None]]]
+    stopping: Sequence[Callable[[], None] | Callable[[], Awaitable[None]]]
+    on_configuration: Callable[[Tables], None]
+    early: Callable[[], Awaitable[None]] | None = None
+    ready: dict[str, Check] = {}
+    close: Callable[[], Awaitable[None]] | None = None
+
+
+Build = Callable[[Assembly], Awaitable[Running]]
+
+
+def add_service_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="gatepost.yaml")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="where the process keeps files of its own")
+
+
+def run_service(options: argparse.Namespace, service: str, build: Build) -> int:
+    """Run one service until SIGTERM."""
+    file: Path = options.config
+    settings = load_settings(file, options.state)
+    configure_logging(settings.telemetry.log_format, settings.telemetry.log_level, service)
+    with unwrapped():
+        return run_process(lambda stop: _main(file, settings, service, build, stop))
+
+
+def pod_uid() -> str:
+    """The pod's UID from the downward API; outside of Kubernetes host and process id."""
+    return os.environ.get("POD_UID") or f"{socket.gethostname()}-{os.getpid()}"
+
+
+async def _main(file: Path, settings: Settings, service: str, build: Build, stop: asyncio.Event) -> None:
+    async with Assembly(settings, file.parent, service) as parts:
+        await parts.start_directories()
+        running = await build(parts)
+        ready = {"configuration": parts.not_configured, **running.ready}
+        health = HealthServer(settings.admin.address, ready)
+        await health.start()
+        try:
+            if running.early is not None:
+                await running.early()
+            await _work(parts, running, service, stop)
+        finally:
+            if running.close is not None:
+                await running.close()
+            await health.close()
+
+
+async def _work(parts: Assembly, running: Running, service: str, stop: asyncio.Event) -> None:
+    source = LogConfiguration(parts.log, parts.topics, parts.state, pod_uid(), service, now_ms)
+
+    async def after_log(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await parts.log_ready.wait()
+        await work()
+
+    async def connect() -> None:
+        await parts.connect_log(wait=True)
+        _log.info("service.ready", service=service)
+        await stop.wait()
+
+    await parts.configure(source, [running.on_configuration])
+    works = [connect(), *(after_log(work) for work in running.work)]
+    release = [parts.log_ready.set] if running.work else []
+    await run_until(stop, works, [*running.stopping, *release])

@@ -1,0 +1,67 @@
+"""May this client send to this foreign recipient? A pure function of recorded facts; the answer's default is no.
+
+The connection's address, the authenticated login and the envelope decide, never the header (which any spammer
+writes). Order of the rules:
+ 1  a recipient at this host's own name or address that is no served domain: denied for everybody, since it could
+    only come back, or ask us to route by its local part (user%foreign@here, foreign!user@here; RFC 5321 F.2, F.3)
+ 2  the same at any other address literal with % ! or @ in the local part: denied for everybody
+ 3  an authenticated client may relay
+ 4  a client in a listed network may relay with a sender of that rule's domains. The null sender has no domain, so
+    it matches no rule: otherwise anything could leave as a "bounce"
+ 5  everybody else: denied
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+from gatepost.core.address import Address
+from gatepost.core.reply import Reply
+from gatepost.core.tables import ListenerTable, Tables
+
+_ROUTING_CHARACTERS: Final = frozenset("%!@")
+
+DENIED: Final = Reply(550, "5.7.1", "relay access denied", "relay")
+
+
+class Right(Enum):
+    """Why a client may relay."""
+
+    AUTHENTICATED = "Authenticated"
+    CLIENT_RULE = "ClientRule"
+
+
+class RelayFacts(msgspec.Struct, frozen=True):
+    """What is known when a recipient whose domain is not served is named. `own_hosts` are canonical."""
+
+    client: str
+    authenticated: bool
+    sender: Address | None
+    recipient: Address
+    own_hosts: frozenset[str]
+
+
+def relay_right(facts: RelayFacts, tables: Tables, table: ListenerTable) -> Right | None:
+    """Why the client may relay to this recipient; None: it may not."""
+    recipient = facts.recipient
+    if recipient.domain in facts.own_hosts or not recipient.domain:
+        return None  # rule 1; a bare postmaster comes here where there is no default domain
+    if recipient.is_literal and not _ROUTING_CHARACTERS.isdisjoint(recipient.local):
+        return None  # rule 2
+    if facts.authenticated and table.policy.auth_enabled:
+        return Right.AUTHENTICATED  # rule 3
+    if facts.sender is not None and _rule_matches(facts.client, facts.sender, tables, table):
+        return Right.CLIENT_RULE  # rule 4
+    return None  # rule 5
+
+
+def _rule_matches(client: str, sender: Address, tables: Tables, table: ListenerTable) -> bool:
+    for rule in table.relay_clients:
+        if client in rule.networks and (
+            sender.domain in rule.sender_domains or (rule.local and tables.domain(sender.domain) is not None)
+        ):
+            return True
+    return False

@@ -1,0 +1,164 @@
+"""SMTP command lines -> values, without I/O (RFC 5321 4.1.1, RFC 1870 3, RFC 6152 2, RFC 6531 3.4, RFC 4954 5).
+
+    mail = "MAIL FROM:" Reverse-path [SP Mail-parameters] CRLF
+    rcpt = "RCPT TO:" ( "<Postmaster>" / Forward-path ) [SP Rcpt-parameters] CRLF
+
+Two habits of old clients are taken: a space behind the colon and, for an address that needs no quoting, missing
+angle brackets. Neither can change whom a command names.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+from gatepost.core.address import Address, AddressError, Path, parse_path
+from gatepost.core.envelope import BodyType
+from gatepost.core.reply import Reply
+from gatepost.core.smtp_replies import (
+    HELO_SYNTAX,
+    MAIL_SYNTAX,
+    NEEDS_SMTPUTF8,
+    PARAMETER_SYNTAX,
+    RCPT_SYNTAX,
+    UNKNOWN_PARAMETER,
+    bad_address,
+)
+
+# RFC 5321 4.5.3.1.4: 512 octets with CRLF; an extension states by how much it makes a command longer.
+MAX_COMMAND_LINE: Final = 512
+# SIZE: 26 (RFC 1870 3), BODY: 17 (RFC 6152 2), SMTPUTF8: 10 (RFC 6531 3.4), AUTH: 500 (RFC 4954 3).
+MAX_MAIL_LINE: Final = MAX_COMMAND_LINE + 26 + 17 + 10 + 500
+# RFC 4954 4: a server should take lines of 12288 octets during authentication.
+MAX_AUTH_LINE: Final = 12288
+
+MAX_HELO: Final = 255  # RFC 5321 4.5.3.1.2
+
+_PATH: Final = r""": *(?:<((?:"(?:[^"\\]|\\.)*"|[^"<>])*)>|([^\s<>",:]+))(?: +(.*))?"""
+_MAIL = re.compile("FROM" + _PATH, re.IGNORECASE)
+_RCPT = re.compile("TO" + _PATH, re.IGNORECASE)
+# esmtp-param = esmtp-keyword ["=" esmtp-value]; esmtp-value = 1*(%d33-60 / %d62-126), RFC 6531 adds UTF-8
+_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e\x80-\U0010ffff]+))?")
+_SIZE = re.compile(r"[0-9]{1,20}", re.ASCII)  # RFC 1870 4: size-value = 1*20DIGIT
+# Names of clients are wrong in many ways and mean little: anything printable without a space or bracket trick.
+_HELO = re.compile(r"[!#-'*-;=?-\[\]-~]+")
+
+
+class CommandError(Exception):
+    """A command that cannot be obeyed; `reply` says why."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.text)
+        self.reply = reply
+
+
+class MailCommand(msgspec.Struct, frozen=True):
+    """A parsed MAIL. `address` None is the null sender; `size` 0: not declared."""
+
+    address: Address | None
+    source_route: str = ""
+    size: int = 0
+    body: BodyType = BodyType.SEVEN_BIT
+    smtputf8: bool = False
+
+
+class RcptCommand(msgspec.Struct, frozen=True):
+    """A parsed RCPT. `named` is the mailbox as the client wrote it."""
+
+    address: Address
+    named: str
+    source_route: str = ""
+
+
+def parse_helo(argument: bytes) -> str:
+    """Return the client's name. Raises CommandError when there is none or it cannot be written in a header."""
+    try:
+        name = argument.decode("ascii")
+    except UnicodeDecodeError:
+        raise CommandError(HELO_SYNTAX) from None  # RFC 6531 3.7.1: A-labels here
+    if len(name) > MAX_HELO or _HELO.fullmatch(name) is None:
+        raise CommandError(HELO_SYNTAX)
+    return name
+
+
+def parse_mail(argument: bytes, *, extended: bool) -> MailCommand:
+    """Parse what follows MAIL; parameters count only after EHLO. Raises CommandError."""
+    found = _MAIL.fullmatch(argument.decode("utf-8", "surrogateescape"))
+    if found is None:
+        raise CommandError(MAIL_SYNTAX)
+    parameters = found.group(3)
+    values = _MailParameters()
+    if parameters:
+        if not extended:
+            raise CommandError(UNKNOWN_PARAMETER)
+        values.read(parameters)
+    path = _path(found, "5.1.7", utf8=values.smtputf8)  # RFC 3463 3.2 X.1.7: bad sender's address syntax
+    if path.address is not None and not path.address.domain:
+        raise CommandError(bad_address(501, "5.1.7", "a domain is missing"))
+    return MailCommand(path.address, path.source_route, values.size, values.body, values.smtputf8)
+
+
+def parse_rcpt(argument: bytes, *, utf8: bool) -> RcptCommand:
+    """Parse what follows RCPT; `utf8` when MAIL had SMTPUTF8. Raises CommandError."""
+    found = _RCPT.fullmatch(argument.decode("utf-8", "surrogateescape"))
+    if found is None:
+        raise CommandError(RCPT_SYNTAX)
+    if found.group(3):
+        _split_parameters(found.group(3))
+        raise CommandError(UNKNOWN_PARAMETER)  # RFC 5321 4.1.1.11: none is known here
+    path = _path(found, "5.1.3", utf8=utf8)  # RFC 3463 3.2 X.1.3: bad destination address syntax
+    if path.address is None:
+        raise CommandError(bad_address(501, "5.1.3", "a recipient is missing"))
+    named = found.group(1) or found.group(2)
+    if path.source_route:
+        named = named.partition(":")[2]
+    return RcptCommand(path.address, named, path.source_route)
+
+
+def _path(found: re.Match[str], enhanced: str, *, utf8: bool) -> Path:
+    inner = found.group(1)
+    text = f"<{found.group(2) if inner is None else inner}>"
+    if not utf8 and not text.isascii():
+        raise CommandError(NEEDS_SMTPUTF8)  # RFC 6531 3.5
+    try:
+        return parse_path(text)
+    except AddressError as error:
+        raise CommandError(bad_address(501, enhanced, error.reason)) from None
+
+
+class _MailParameters:
+    """The parameters of MAIL as they are read."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.body = BodyType.SEVEN_BIT
+        self.smtputf8 = False
+
+    def read(self, text: str) -> None:
+        for keyword, value in _split_parameters(text).items():
+            match keyword:
+                case "SIZE" if value is not None and _SIZE.fullmatch(value):
+                    self.size = int(value)
+                case "BODY" if value is not None and value.upper() in ("7BIT", "8BITMIME"):
+                    self.body = BodyType(value.upper())
+                case "SMTPUTF8" if value is None:
+                    self.smtputf8 = True
+                case "AUTH" if value is not None:
+                    pass  # RFC 4954 5: a server that does not trust the client goes on as with AUTH=<>
+                case "SIZE" | "BODY" | "SMTPUTF8" | "AUTH":
+                    raise CommandError(PARAMETER_SYNTAX)
+                case _:
+                    raise CommandError(UNKNOWN_PARAMETER)
+
+
+def _split_parameters(text: str) -> dict[str, str | None]:
+    """Keywords in upper case -> values with their case kept."""
+    values: dict[str, str | None] = {}
+    for part in text.split():
+        found = _PARAMETER.fullmatch(part)
+        if found is None or found.group(1).upper() in values:
+            raise CommandError(PARAMETER_SYNTAX)
+        values[found.group(1).upper()] = found.group(2)
+    return values

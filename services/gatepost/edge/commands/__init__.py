@@ -1,0 +1,1 @@
+"""What each SMTP command does, one file per step of a session."""

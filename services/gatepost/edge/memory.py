@@ -1,0 +1,53 @@
+"""Memory for bodies that are being received, reserved before DATA is answered: nothing half-read is dropped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+
+class Memory:
+    """`cap` bytes shared by all sessions. First come, first served: a small body never overtakes a large one."""
+
+    def __init__(self, cap: int) -> None:
+        self._cap = cap
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self.reserved = 0
+
+    def try_reserve(self, size: int) -> bool:
+        """Reserve now if there is room and nobody waits; what is larger than the cap counts as the cap."""
+        if self._waiting or not self._fits(size):
+            return False
+        self.reserved += size
+        return True
+
+    async def reserve(self, size: int) -> None:
+        """Reserve, waiting for room as long as the caller lets it."""
+        if self.try_reserve(size):
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, waiter))
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.release(size)  # the room came together with the cancellation
+            raise
+
+    def release(self, size: int) -> None:
+        """Give back what was reserved."""
+        self.reserved -= size
+        while self._waiting:
+            wanted, waiter = self._waiting[0]
+            if waiter.done():
+                self._waiting.popleft()
+                continue
+            if not self._fits(wanted):
+                return
+            self._waiting.popleft()
+            self.reserved += wanted
+            waiter.set_result(None)
+
+    def _fits(self, size: int) -> bool:
+        """Alone, even a size above the cap fits: otherwise it would wait for ever."""
+        return self.reserved + size <= self._cap or self.reserved == 0

@@ -1,0 +1,219 @@
+"""The router process: takes accepted messages, decides where each copy goes, and hands them on.
+
+The order of a step states the guarantee (G2): decide, append every output durably, then finish the input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+from opentelemetry.trace import SpanKind
+
+from gatepost.core import event_kinds
+from gatepost.core.envelope import Destination, Envelope, EnvelopeError
+from gatepost.core.message import header_facts
+from gatepost.core.ports.content import Content, ContentDamaged
+from gatepost.core.ports.directory import Directory
+from gatepost.core.ports.events import Event, Events
+from gatepost.core.ports.log import Consumer, Entry, Log, LogError, Record
+from gatepost.core.ports.resolver import NoSuchDomain, Resolver, ResolverFailure
+from gatepost.core.records import Item, read_item
+from gatepost.core.routing import GoesNowhere
+from gatepost.core.sites import site_of_hosts, site_of_mx
+from gatepost.core.tables import Tables
+from gatepost.core.topics import Topics
+from gatepost.router.expansion import Copy, Expander, Expansion, Problem
+from gatepost.router.outputs import mailbox_entries, notification_entry, relay_entries
+from gatepost.telemetry import metrics
+from gatepost.telemetry.tracing import Span, Tracer, parse_traceparent
+from gatepost.work.loop import APPEND_LIMIT_S, WorkLoop
+from gatepost.work.quarantine import quarantine_entry
+
+CONTENT_LIMIT_S: Final = 30.0
+MX_LIMIT_S: Final = 10.0  # a site's name is not worth a longer wait: the domain's name serves as well
+
+_log = structlog.get_logger()
+
+
+class RouterDependencies(msgspec.Struct, frozen=True):
+    """All that the router touches. `stores` maps the directory's mail hosts to names of stores."""
+
+    log: Log
+    content: Content
+    directories: Mapping[str, Directory]
+    resolver: Resolver
+    events: Events
+    tracer: Tracer
+    topics: Topics
+    hostname: str
+    stores: Mapping[str, str]
+    now_ms: Callable[[], int]
+
+
+class Router:
+    """Routes until stopped. `on_configuration` may be called at any time; the first one starts the work."""
+
+    def __init__(self, deps: RouterDependencies) -> None:
+        self._deps = deps
+        self._tables: Tables | None = None
+        self._configured = asyncio.Event()
+        self._loop = WorkLoop(deps.log, deps.topics.accepted, deps.topics.group("router"), self._handle)
+
+    def on_configuration(self, tables: Tables) -> None:
+        self._tables = tables
+        self._configured.set()
+
+    def stop(self) -> None:
+        """Let what is in hand end and return from run()."""
+        self._loop.stop()
+        self._configured.set()
+
+    async def run(self) -> None:
+        """Work until stop(). Raises LogGap: an operator must look before anything is skipped."""
+        await self._configured.wait()
+        await self._loop.run()
+
+    async def _handle(self, consumer: Consumer, records: Sequence[Record]) -> None:
+        """One record to its end: tried again with growing pauses until its outputs are durable."""
+        (record,) = records
+        if await self._loop.patiently(consumer, record, lambda: self._step(record), "router.waits"):
+            consumer.finish(record)
+
+    async def _step(self, record: Record) -> None:
+        try:
+            item = read_item(record)
+        except EnvelopeError as error:
+            entry = quarantine_entry(self._deps.topics, record, str(error))
+            await self._deps.log.append(entry, APPEND_LIMIT_S)
+            return
+        parent = parse_traceparent(item.traceparent)
+        with self._deps.tracer.start("gatepost.router route", parent, kind=SpanKind.CONSUMER) as span:
+            span.set("messaging.message.id", item.envelope.id)
+            expansion = await self._expand(item)
+            entries = await self._entries(item, expansion, span.context.traceparent)
+            if entries:
+                await self._deps.log.append_many(entries, APPEND_LIMIT_S)
+            self._tell(item.envelope, expansion, span)
+
+    async def _expand(self, item: Item) -> Expansion:
+        assert self._tables is not None
+        expander = Expander(self._tables, self._deps.directories, self._deps.stores, item.envelope.reverse_path)
+        for recipient in item.envelope.recipients:
+            await expander.add(recipient.address)
+        expansion = expander.result()
+        if any(copy.forwarded and not copy.goes.destination.store for copy in expansion.copies):
+            return await self._without_loops(item, expansion)
+        return expansion
+
+    async def _without_loops(self, item: Item, expansion: Expansion) -> Expansion:
+        """Turn forwardings that this message has been through before into failures."""
+        passed = header_facts(await self._message(item)).delivered_to
+        if not passed:
+            return expansion
+        copies, problems = [], list(expansion.problems)
+        for copy in expansion.copies:
+            if copy.forwarded and not copy.goes.destination.store and copy.original.lower() in passed:
+                loop = GoesNowhere("5.4.6", "the message has been forwarded by this address before: a loop")
+                problems.append(Problem(copy.original, copy.original, loop))
+            else:
+                copies.append(copy)
+        return Expansion(tuple(copies), tuple(problems), expansion.dropped)
+
+    async def _message(self, item: Item) -> bytes:
+        if item.envelope.content is None:
+            return item.inline
+        try:
+            body = await self._deps.content.read(item.envelope.content, CONTENT_LIMIT_S)
+        except ContentDamaged as error:
+            raise LogError(str(error)) from None
+        try:
+            return body.whole()
+        finally:
+            body.close()
+
+    async def _entries(self, item: Item, expansion: Expansion, traceparent: bytes) -> list[Entry]:
+        envelope, inline = item.envelope, item.inline
+        topics = self._deps.topics
+        to_stores = [copy for copy in expansion.copies if copy.goes.destination.store]
+        to_relay = [copy for copy in expansion.copies if not copy.goes.destination.store]
+        entries = mailbox_entries(topics, envelope, inline, traceparent, to_stores)
+        if to_relay:
+            sites = await self._sites(to_relay)
+            entries += relay_entries(topics, envelope, inline, traceparent, sites)
+        if expansion.problems:
+            header = await self._message(item)
+            notification = notification_entry(
+                topics,
+                envelope,
+                expansion.problems,
+                header,
+                self._deps.hostname,
+                self._deps.now_ms(),
+                traceparent,
+            )
+            if notification is not None:
+                entries.append(notification)
+        return entries
+
+    async def _sites(self, copies: list[Copy]) -> dict[str, list[Copy]]:
+        """Group copies by site; domains with one set of MX hosts share one."""
+        sites: dict[str, list[Copy]] = {}
+        names: dict[str, str] = {}
+        for copy in copies:
+            destination = copy.goes.destination
+            key = ",".join(destination.hosts) or destination.domain
+            if key not in names:
+                names[key] = await self._site(destination)
+            sites.setdefault(names[key], []).append(copy)
+        return sites
+
+    async def _site(self, destination: Destination) -> str:
+        if destination.hosts:
+            return site_of_hosts(destination.hosts)
+        try:
+            async with asyncio.timeout(MX_LIMIT_S):
+                return site_of_mx(destination.domain, await self._deps.resolver.mx(destination.domain))
+        except (NoSuchDomain, ResolverFailure, TimeoutError):
+            return site_of_mx(destination.domain, ())
+
+    def _tell(self, envelope: Envelope, expansion: Expansion, span: Span) -> None:
+        now = self._deps.now_ms()
+        for copy in expansion.copies:
+            destination = copy.goes.destination
+            where = destination.store or ",".join(destination.hosts) or destination.domain
+            metrics.ROUTED.add("store" if destination.store else "relay")
+            span.event("routed", recipient=str(copy.goes.address), destination=where)
+            self._deps.events.emit(
+                Event(
+                    envelope.id,
+                    event_kinds.ROUTED,
+                    now,
+                    span.context.trace_id,
+                    service="router",
+                    recipient=str(copy.goes.address),
+                    facts={"destination": where, "original": copy.original},
+                )
+            )
+        for problem in expansion.problems:
+            metrics.ROUTED.add("failed")
+            _log.info("router.failed", id=envelope.id, recipient=problem.address, reason=problem.goes.text)
+            self._deps.events.emit(
+                Event(
+                    envelope.id,
+                    event_kinds.FAILED,
+                    now,
+                    span.context.trace_id,
+                    service="router",
+                    recipient=problem.address,
+                    facts={"status": problem.goes.enhanced, "reason": problem.goes.text},
+                )
+            )
+        if expansion.dropped:
+            metrics.ROUTED.add("discarded", by=expansion.dropped)
+            self._deps.events.emit(
+                Event(envelope.id, event_kinds.DISCARDED, now, span.context.trace_id, service="router")
+            )

@@ -1,0 +1,1 @@
+"""What router, mailbox and relay share: reading a work topic, patience while something is away, one exit."""

@@ -1,0 +1,40 @@
+"""An item's body, wherever it lies; read patiently while the log is away, quarantined when it is lost."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gatepost.core.inline_body import InlineBody
+from gatepost.core.ports.content import Body, Content, ContentDamaged
+from gatepost.core.ports.log import Consumer, LogGap, Record
+from gatepost.core.records import Item
+from gatepost.core.topics import Topics
+from gatepost.work.loop import WorkLoop
+from gatepost.work.quarantine import quarantine_entry
+
+CONTENT_LIMIT_S: Final = 60.0
+
+
+async def body_of(
+    loop: WorkLoop, content: Content, topics: Topics, consumer: Consumer, record: Record, item: Item
+) -> Body | None:
+    """Return the body; None when there is nothing more to do with this record here.
+
+    A body that is damaged or gone is an alarm: the record goes to quarantine with the reason (G6).
+    """
+    reference = item.envelope.content
+    if reference is None:
+        return InlineBody(item.inline, item.envelope.sha256)
+    bodies: list[Body] = []
+    lost: list[str] = []
+
+    async def read() -> None:
+        try:
+            bodies.append(await content.read(reference, CONTENT_LIMIT_S))
+        except (ContentDamaged, LogGap) as error:
+            lost.append(f"the body cannot be read back: {error}")
+
+    await loop.patiently(consumer, record, read, "content.waits")
+    if lost:
+        await loop.persist(consumer, record, [quarantine_entry(topics, record, lost[0])])
+    return bodies[0] if bodies else None

@@ -1,0 +1,155 @@
+"""The loop over a work topic: fetch, hand out, never more in hand than memory allows, leave cleanly.
+
+Reading it states the guarantee (G2): a record is finished only by its handler, after its outputs are durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import structlog
+
+from gatepost.core.ports.directory import DirectoryUnavailable
+from gatepost.core.ports.log import Consumer, Entry, Log, LogError, LogGap, Record
+from gatepost.telemetry import metrics
+
+WINDOW: Final = 1000  # unfinished records of a partition: what one that hangs can hold back
+IN_HAND: Final = 2000  # records of all partitions in memory: at most about 130 MB with inline bodies of 64 KB
+FETCH_LIMIT_S: Final = 1.0
+APPEND_LIMIT_S: Final = 30.0
+START_DELAY_S: Final = 1.0
+FIRST_DELAY_S: Final = 0.5
+LAST_DELAY_S: Final = 15.0  # a dependency that is back is used again within 30 s
+STUCK_DELAY_S: Final = 60.0  # a record that our own fault keeps: tried again, and others go on meanwhile
+
+Handle = Callable[[Consumer, Sequence[Record]], Awaitable[None]]
+
+_log = structlog.get_logger()
+
+
+class WorkLoop:
+    """Reads one topic in one group until stop(); `handle` gets records in batches of at most `batch`."""
+
+    def __init__(
+        self, log: Log, topic: str, group: str, handle: Handle, *, batch: int = 1, in_hand: int = IN_HAND
+    ) -> None:
+        self.log, self.topic = log, topic
+        self._group, self._handle, self._batch, self._most = group, handle, batch, in_hand
+        self._stopping = asyncio.Event()
+        self._in_hand = 0
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def stop(self) -> None:
+        """Let what is in hand end and return from run()."""
+        self._stopping.set()
+        self._room.set()
+
+    async def run(self) -> None:
+        """Work until stop(). Raises LogGap: an operator must look before anything is skipped."""
+        consumer = self.log.consumer(self.topic, self._group, window=min(WINDOW, self._most))
+        if not await self._join(consumer):
+            return
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while not self.stopping:
+                    records = await consumer.fetch(FETCH_LIMIT_S)
+                    for start in range(0, len(records), self._batch):
+                        part = records[start : start + self._batch]
+                        self._take(len(part))
+                        tasks.create_task(self._guarded(consumer, part))
+                    await self._room.wait()
+        except* LogGap as gaps:
+            _log.critical("log.gap", topic=self.topic, reason=str(gaps.exceptions[0]))
+            raise
+        finally:
+            await consumer.close()
+
+    async def _join(self, consumer: Consumer) -> bool:
+        """Join the group, however long the log is away; False when stopped before."""
+        while not self.stopping:
+            try:
+                await consumer.start()
+            except LogError as error:
+                _log.warning("log.waits", topic=self.topic, reason=str(error))
+                await self.pause(START_DELAY_S)
+            else:
+                return True
+        return False
+
+    def _take(self, count: int) -> None:
+        self._in_hand += count
+        metrics.LOG_UNFINISHED.set(self._in_hand, self.topic)
+        if self._in_hand >= self._most:
+            self._room.clear()
+
+    def _give_back(self, count: int) -> None:
+        self._in_hand -= count
+        metrics.LOG_UNFINISHED.set(self._in_hand, self.topic)
+        if self._in_hand < self._most or self.stopping:
+            self._room.set()
+
+    async def _guarded(self, consumer: Consumer, records: Sequence[Record]) -> None:
+        """A fault of ours in one batch stops neither the others nor the process; it is tried again and told."""
+        try:
+            while True:
+                try:
+                    await self._handle(consumer, records)
+                except Exception:
+                    metrics.WORK_STUCK.add(self.topic)
+                    where = [(record.partition, record.offset) for record in records[:5]]
+                    _log.exception("work.stuck", topic=self.topic, records=where)
+                else:
+                    return
+                await self.pause(STUCK_DELAY_S)
+                records = [record for record in records if consumer.owns(record.partition)]
+                if self.stopping or not records:
+                    return
+        finally:
+            self._give_back(len(records))
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, but not longer than until stop()."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    async def patiently(
+        self, consumer: Consumer, record: Record, step: Callable[[], Awaitable[None]], what: str
+    ) -> bool:
+        """Do `step` until it succeeds while a dependency is away. False when it is no longer ours to do.
+
+        Then the record stays unfinished and comes again: to its new owner, or here after the next start.
+        """
+        delay = FIRST_DELAY_S
+        while True:
+            try:
+                await step()
+            except (LogError, DirectoryUnavailable) as error:
+                _log.warning(what, partition=record.partition, offset=record.offset, reason=str(error))
+            else:
+                return True
+            if self.stopping or not consumer.owns(record.partition):
+                return False
+            await self.pause(delay * random.uniform(0.7, 1.3))
+            delay = min(delay * 2, LAST_DELAY_S)
+
+    async def persist(self, consumer: Consumer, record: Record, entries: Sequence[Entry]) -> bool:
+        """Append the outputs until they are durable, then finish the input."""
+
+        async def append() -> None:
+            await self.log.append_many(entries, APPEND_LIMIT_S)
+
+        if entries and not await self.patiently(consumer, record, append, "log.waits"):
+            return False
+        consumer.finish(record)
+        return True

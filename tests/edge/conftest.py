@@ -1,0 +1,352 @@
+"""An edge on 127.0.0.1 with a log in memory and a directory in a dict, and a client that speaks in bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import uvloop
+from testbed.tls import Authority, Certificate
+
+from gatepost.backends.content_log import ContentLog
+from gatepost.backends.log_memory import MemoryLog
+from gatepost.core.address import Address
+from gatepost.core.configuration import (
+    Configuration,
+    DeliveryPlan,
+    DomainConfig,
+    ListenerPolicy,
+)
+from gatepost.core.envelope import ENVELOPE_HEADER, Envelope, decode_envelope
+from gatepost.core.manifest.settings import (
+    LimitSettings,
+    ListenerSettings,
+    ListenerTls,
+    LogSettings,
+    Role,
+    Settings,
+    SqliteSettings,
+)
+from gatepost.core.ports.directory import DirectoryUnavailable, Entry, EntryKind, Login, LoginVerdict
+from gatepost.core.ports.events import Event
+from gatepost.core.ports.log import Record
+from gatepost.core.tables import Tables
+from gatepost.core.topics import Topics
+from gatepost.edge.server import EdgeDependencies, EdgeServer
+from gatepost.telemetry.tracing import Tracer
+
+HOSTNAME = "mx.example.test"
+NOW_MS = 1_790_000_000_000
+LISTENER = "mx"
+# No test waits so long; it only ends one that would hang.
+PATIENCE = 20.0
+
+
+@pytest.fixture(scope="session")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The loop that the edge runs on in production."""
+    return uvloop.EventLoopPolicy()
+
+
+class DictDirectory:
+    """A directory in a dict. `away` makes it unavailable; `gate`, when set, holds every answer until it is set."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.passwords: dict[str, str] = {}
+        self.away = False
+        self.gate: asyncio.Event | None = None
+        self.asked = asyncio.Event()
+
+    def add(self, *addresses: str, password: str = "", **facts: Any) -> None:
+        name = addresses[0].split("@", 1)[0]
+        self.entries.update(
+            {
+                address: Entry(name, EntryKind.ACCOUNT, addresses[0], addresses, **facts)
+                for address in addresses
+            }
+        )
+        if password:
+            self.passwords[name] = password
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def _answer(self) -> None:
+        self.asked.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.away:
+            raise DirectoryUnavailable("away")
+
+    async def lookup(self, address: Address) -> Entry | None:
+        await self._answer()
+        return self.entries.get(address.key)
+
+    async def expand(self, group: Entry) -> Sequence[Entry]:
+        return ()
+
+    async def authenticate(self, login: str, password: str) -> Login:
+        await self._answer()
+        entry = next((entry for entry in self.entries.values() if login in (entry.name, *entry.addresses)), None)
+        if entry is None or not password or self.passwords.get(entry.name) != password:
+            return Login(LoginVerdict.REFUSED)
+        if not entry.login_enabled:
+            return Login(LoginVerdict.LOGIN_DISABLED)
+        return Login(LoginVerdict.ACCEPTED, entry)
+
+
+class ListEvents:
+    def __init__(self) -> None:
+        self.all: list[Event] = []
+
+    def emit(self, event: Event) -> None:
+        self.all.append(event)
+
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.all]
+
+
+class Client:
+    """An SMTP client that says and reads exactly what a test wants."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    def send(self, data: bytes | str) -> None:
+        self.writer.write(data.encode() if isinstance(data, str) else data)
+
+    async def reply(self) -> str:
+        """The next reply, all of its lines, with CR LF between them."""
+        lines = []
+        while True:
+            async with asyncio.timeout(PATIENCE):
+                line = await self.reader.readuntil(b"\r\n")
+            lines.append(line[:-2].decode())
+            if line[3:4] != b"-":
+                return "\r\n".join(lines)
+
+    async def ask(self, command: str | bytes) -> str:
+        """Send one line and return its reply."""
+        self.send(command)
+        self.send(b"\r\n")
+        return await self.reply()
+
+    async def code(self, command: str | bytes) -> int:
+        return int((await self.ask(command))[:3])
+
+    async def hello(self) -> Client:
+        """Read the greeting and say EHLO."""
+        assert (await self.reply()).startswith("220 ")
+        assert (await self.ask("EHLO client.example.org")).startswith("250")
+        return self
+
+    async def begin(self, *recipients: str, sender: str = "alice@example.org", parameters: str = "") -> Client:
+        """MAIL, RCPT for each and DATA, up to 354."""
+        assert (await self.ask(f"MAIL FROM:<{sender}>{parameters}")).startswith("250")
+        for recipient in recipients or ("bob@example.test",):
+            assert (await self.ask(f"RCPT TO:<{recipient}>")).startswith("250")
+        assert (await self.ask("DATA")).startswith("354")
+        return self
+
+    async def rest(self) -> bytes:
+        """Everything up to the end of the connection."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.reader.read()
+
+    async def start_tls(self, context: ssl.SSLContext) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await self.writer.start_tls(context, server_hostname=HOSTNAME)
+
+    async def close(self) -> None:
+        self.writer.close()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.writer.wait_closed()
+        except OSError:
+            pass
+
+
+@dataclass
+class Edge:
+    """A running edge with everything a test looks at."""
+
+    server: EdgeServer
+    log: MemoryLog
+    directory: DictDirectory
+    events: ListEvents
+    configuration: Configuration
+    authority: Authority | None = None
+    clients: list[Client] = field(default_factory=list)
+    domains: tuple[DomainConfig, ...] = ()
+
+    @property
+    def port(self) -> int:
+        return self.server.port(LISTENER)
+
+    async def connect(self, **tls: Any) -> Client:
+        async with asyncio.timeout(PATIENCE):
+            client = Client(*await asyncio.open_connection("127.0.0.1", self.port, **tls))
+        self.clients.append(client)
+        return client
+
+    async def client(self) -> Client:
+        """A client that has said EHLO."""
+        return await (await self.connect()).hello()
+
+    def records(self) -> Sequence[Record]:
+        return self.log.records("accepted")
+
+    def messages(self) -> list[tuple[Envelope, bytes]]:
+        found = []
+        for record in self.records():
+            header = record.header(ENVELOPE_HEADER)
+            assert header is not None
+            found.append((decode_envelope(header), record.value))
+        return found
+
+    def configure(self, **policy: Any) -> None:
+        """Put a changed listener policy in force."""
+        old = self.configuration.listeners[0]
+        self.configuration = msgspec.structs.replace(
+            self.configuration, listeners=(msgspec.structs.replace(old, **policy),)
+        )
+        self.server.on_configuration(Tables(self.configuration))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let the loop turn until something holds."""
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await asyncio.sleep(0)
+
+
+def domain(name: str = "example.test", **facts: Any) -> DomainConfig:
+    return DomainConfig(
+        **{
+            "domain": name,
+            "origin": f"MailDomain/default/{name}",
+            "generation": 1,
+            "source_kind": "Directory",
+            "directory": "people",
+            "delivery": DeliveryPlan("Mailbox"),
+            "default": name == "example.test",
+            "separators": ("+",),
+            "role_addresses": {"postmaster": f"bob@{name}", "abuse": f"bob@{name}"},
+            **facts,
+        }
+    )
+
+
+class MakeEdge:
+    """Starts edges and stops them when the test ends."""
+
+    def __init__(self, folder: Path, certificate: Callable[[], tuple[Authority, Certificate]]) -> None:
+        self._folder, self._certificate = folder, certificate
+        self._edges: list[Edge] = []
+
+    domain = staticmethod(domain)
+
+    async def __call__(
+        self,
+        *,
+        role: Role = Role.MX,
+        tls: bool = False,
+        implicit: bool = False,
+        limits: LimitSettings | None = None,
+        domains: tuple[DomainConfig, ...] | None = None,
+        append_timeout: str = "8s",
+        configured: bool = True,
+        tracer: Tracer | None = None,
+        log: MemoryLog | None = None,
+        host: str = "127.0.0.1",
+        **policy: Any,
+    ) -> Edge:
+        authority, issued = self._certificate() if tls or implicit else (None, None)
+        files = ListenerTls()
+        if issued is not None:
+            files = ListenerTls(str(issued.certificate), str(issued.key), implicit)
+        settings = Settings(
+            hostname=HOSTNAME,
+            log=LogSettings(sqlite=SqliteSettings(), append_timeout=append_timeout),
+            listeners=(ListenerSettings(LISTENER, f"{host}:0", role, files),),
+            limits=limits or LimitSettings(),
+        )
+        log = log or MemoryLog()
+        await log.start()
+        topics = Topics()
+        await log.ensure_topics(topics.specs((), 1))
+        directory, events = DictDirectory(), ListEvents()
+        directory.add("bob@example.test", password="secret-b")
+        directory.add("alice@example.test", "sales@example.test", password="secret-a")
+        directory.add("gone@example.test", enabled=False)
+        directory.add("full@example.test", quota_bytes=10, quota_used_bytes=10)
+        directory.add("nologin@example.test", login_enabled=False, password="secret-n")
+        server = EdgeServer(
+            EdgeDependencies(
+                log=log,
+                content=ContentLog(log, topics.content_transit),
+                directories={"people": directory},
+                events=events,
+                tracer=tracer or Tracer("edge"),
+                topics=topics,
+                settings=settings,
+                now_ms=lambda: NOW_MS,
+                spool_folder=self._folder,
+            )
+        )
+        configuration = Configuration(
+            1,
+            domains if domains is not None else (domain(),),
+            (ListenerPolicy(LISTENER, **policy),),
+        )
+        edge = Edge(server, log, directory, events, configuration, authority)
+        if configured:
+            server.on_configuration(Tables(configuration))
+        await server.start()
+        self._edges.append(edge)
+        return edge
+
+    async def stop(self) -> None:
+        for edge in self._edges:
+            for client in edge.clients:
+                await client.close()
+            await edge.server.close()
+            await edge.log.close()
+            assert not edge.server.sessions, "a session was forgotten"
+            assert edge.server.memory.reserved == 0, "memory was not given back"
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], tuple[Authority, Certificate]]:
+    """Makes the test CA and the server's certificate at the first use."""
+    made: list[tuple[Authority, Certificate]] = []
+
+    def make() -> tuple[Authority, Certificate]:
+        if not made:
+            authority = Authority(tmp_path_factory.mktemp("ca"))
+            made.append((authority, authority.issue(HOSTNAME)))
+        return made[0]
+
+    return make
+
+
+@pytest.fixture
+async def make_edge(
+    tmp_path: Path, certificate: Callable[[], tuple[Authority, Certificate]]
+) -> AsyncIterator[MakeEdge]:
+    maker = MakeEdge(tmp_path, certificate)
+    yield maker
+    await maker.stop()
+
+
+@pytest.fixture
+async def edge(make_edge: MakeEdge) -> Edge:
+    """An edge of role mx with the default policy; example.test is served, with bob and alice."""
+    return await make_edge()

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# All lanes in a fixed order: what has to be built is built while tests that do not need it run.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+BIN=.venv/bin
+WORK=$(mktemp -d)
+export GATEPOST_PROOFS="$WORK/proofs"
+mkdir -p "$GATEPOST_PROOFS"
+started=$SECONDS
+failed=()
+
+lane() { # lane NAME COMMAND...: run it, remember a failure, go on
+  local name=$1 begun=$SECONDS
+  shift
+  printf '\n== %s\n' "$name"
+  if "$@"; then
+    printf '== %s: ok (%ss)\n' "$name" $((SECONDS - begun))
+  else
+    printf '== %s: FAILED (%ss)\n' "$name" $((SECONDS - begun))
+    failed+=("$name")
+  fi
+}
+
+built() { # wait for a build in the background and show what it said when it failed
+  local pid=$1 log=$2
+  if ! wait "$pid"; then
+    tail -n 40 "$log"
+    return 1
+  fi
+}
+
+provision() { "$BIN/python" -m testbed.provision "$@"; }
+
+lane 'packages' provision apt:servers apt:node apt:java kafka
+provision jaeger kubernetes >"$WORK/builds.log" 2>&1 &
+builds=$!
+trap 'kill "$builds" 2>/dev/null; rm -rf "$WORK"' EXIT
+
+pytest() { "$BIN/python" -m pytest -q "$@"; }
+
+lane 'lint' make --no-print-directory lint
+lane 'types' make --no-print-directory types
+lane 'contracts' make --no-print-directory contracts
+lane 'CRDs are fresh' make --no-print-directory crds-fresh
+lane 'fast tests' pytest -n 2 -m 'not servers and not kill and not node and not proofs'
+lane 'builds' built "$builds" "$WORK/builds.log"
+lane 'servers' pytest -n 2 --dist loadgroup -m 'servers and not kill and not node'
+lane 'kill -9' pytest -m kill
+lane 'Kubernetes' pytest -m node
+lane 'requirements are proven' pytest -m proofs
+
+printf '\n%s in %s min: ' "$([ ${#failed[@]} -eq 0 ] && echo 'all lanes passed' || echo 'lanes failed')" \
+  $(((SECONDS - started) / 60))
+printf '%s\n' "${failed[*]:-}"
+[ ${#failed[@]} -eq 0 ]

@@ -1,0 +1,46 @@
+"""Exim for benchmarks, unpacked beside the package database.
+
+Debian's Exim and Postfix exclude each other as the machine's mail server, and a benchmark wants both. Exim's program
+needs nothing but its libraries, so its packages are unpacked into the cache instead of being installed.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from testbed.provision import apt, command
+from testbed.provision.cache import built
+from testbed.provision.errors import ProvisionError
+
+PACKAGE = "exim4-daemon-light"
+LIBRARY_FOLDER = "usr/lib/x86_64-linux-gnu"
+DOWNLOAD_SECONDS = 300
+
+
+def install() -> Path:
+    """The folder with Exim's unpacked packages: the program is `usr/sbin/exim4` below it.
+
+    Run it with `LD_LIBRARY_PATH` set to LIBRARY_FOLDER below it, where libraries may be that the machine lacks.
+    """
+    version = os.uname().machine
+    return built("exim", version, _unpack)
+
+
+def _unpack(folder: Path) -> None:
+    if shutil.which("apt-get") is None:
+        raise ProvisionError("Exim comes from Debian's packages, and there is no apt-get here")
+    apt.refresh_lists()
+    packages = [PACKAGE, *_missing_libraries()]
+    command.run(["apt-get", "--quiet=2", "download", *packages], cwd=folder, seconds=DOWNLOAD_SECONDS)
+    for package in folder.glob("*.deb"):
+        command.run(["dpkg-deb", "--extract", package, folder], seconds=DOWNLOAD_SECONDS)
+        package.unlink()
+    if not (folder / "usr/sbin/exim4").is_file():
+        raise ProvisionError(f"{PACKAGE} holds no usr/sbin/exim4")
+
+
+def _missing_libraries() -> list[str]:
+    """The libraries that Exim directly depends on and that aren't installed."""
+    answer = command.run(["apt-cache", "depends", "--important", "--no-recommends", PACKAGE], seconds=60)
+    names = [line.split("Depends:")[1].strip() for line in answer.splitlines() if "Depends:" in line]
+    return [name for name in names if name.startswith("lib") and not apt.is_installed(name)]
