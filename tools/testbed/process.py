@@ -103,6 +103,9 @@ class Server:
         """Starts the process without waiting, so that several can start side by side."""
         if self._process is not None:
             raise ServerError(f"{self.name} is already running")
+        # Somebody else's port would be taken for ours until our process notices.
+        if taken := [port for port in self.ports if self._place.is_open(port)]:
+            raise ServerError(f"{self.name}: somebody else listens on {taken} at {self._place.address}")
         self._process = _spawner.submit(self._spawn).result()
 
     def await_ready(self) -> None:
@@ -118,7 +121,7 @@ class Server:
                     )
                 time.sleep(POLL_SECONDS)
             if not self.running:
-                raise ServerError(f"{self.name} ended, but its port answers: taken?\n{self.log_tail()}")
+                raise ServerError(f"{self.name} ended at its start\n{self.log_tail()}")
         except BaseException:
             self.kill9()
             raise

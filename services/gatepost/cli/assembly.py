@@ -1,6 +1,7 @@
 """Puts services and backends together from Settings: the one place that knows both.
 
-What is made here is closed in the reverse order when the process ends.
+What is made here is closed in the reverse order when the process ends. A backend's module is loaded when a
+setting asks for it, so that a pod carries no library that it does not use.
 """
 
 from __future__ import annotations
@@ -15,26 +16,18 @@ from typing import Final
 
 import structlog
 
-from gatepost.backends.body import BodyWriter
 from gatepost.backends.content_log import ContentLog
-from gatepost.backends.directory_ldap import LdapDirectory
-from gatepost.backends.directory_ldif import LdifDirectory
 from gatepost.backends.events_log import EventsLog
-from gatepost.backends.log_kafka import KafkaLog
-from gatepost.backends.log_sqlite import SqliteLog
-from gatepost.backends.resolver_dns import DnsResolver
-from gatepost.backends.smtp_client import SmtpTransport
-from gatepost.backends.store_lmtp import LmtpStore
-from gatepost.backends.store_maildir import MaildirStore
 from gatepost.core.manifest.quantities import size_bytes
-from gatepost.core.manifest.settings import Settings
+from gatepost.core.manifest.settings import DirectorySettings, Settings
 from gatepost.core.ports.configuration import ConfigurationSource
 from gatepost.core.ports.directory import Directory, DirectoryUnavailable
 from gatepost.core.ports.log import Log, LogMisconfigured, LogUnavailable, TopicSpec
+from gatepost.core.ports.resolver import Resolver
 from gatepost.core.ports.store import Store
 from gatepost.core.tables import Tables
 from gatepost.core.topics import Topics
-from gatepost.edge.server import EdgeDependencies, EdgeServer
+from gatepost.edge.server import EdgeServer
 from gatepost.mailbox.service import MailboxDependencies, MailboxService
 from gatepost.relay.retry_reader import RetryReader
 from gatepost.relay.service import RelayDependencies, RelayService
@@ -88,7 +81,11 @@ class Assembly:
     def _make_log(self) -> Log:
         log = self.settings.log
         if log.kafka is not None:
+            from gatepost.backends.log_kafka import KafkaLog
+
             return KafkaLog(log.kafka, client_id=f"gatepost-{self.service}-{os.getpid()}")
+        from gatepost.backends.log_sqlite import SqliteLog
+
         assert log.sqlite is not None
         return SqliteLog(self.state / log.sqlite.file)
 
@@ -116,12 +113,7 @@ class Assembly:
     async def start_directories(self) -> None:
         """Start all directories; one that is away does not stop the process, its questions get 4xx."""
         for name, directory in self.settings.directories.items():
-            made: Directory
-            if directory.ldap is not None:
-                made = LdapDirectory(directory.ldap, name=name)
-            else:
-                assert directory.ldif is not None
-                made = LdifDirectory(directory.ldif, self.base)
+            made = self._directory(name, directory)
             try:
                 await made.start()
             except DirectoryUnavailable as error:
@@ -129,14 +121,27 @@ class Assembly:
             self._stack.push_async_callback(made.close)
             self.directories[name] = made
 
-    async def _resolver(self) -> DnsResolver:
+    def _directory(self, name: str, directory: DirectorySettings) -> Directory:
+        if directory.ldap is not None:
+            from gatepost.backends.directory_ldap import LdapDirectory
+
+            return LdapDirectory(directory.ldap, name=name)
+        from gatepost.backends.directory_ldif import LdifDirectory
+
+        assert directory.ldif is not None
+        return LdifDirectory(directory.ldif, self.base)
+
+    async def _resolver(self) -> Resolver:
+        from gatepost.backends.resolver_dns import DnsResolver
+
         resolver = DnsResolver(self.settings.dns)
         await resolver.start()
         self._stack.push_async_callback(resolver.close)
         return resolver
 
     async def edge(self) -> EdgeServer:
-        spool_above = size_bytes(self.settings.limits.spool_above)
+        from gatepost.edge.dependencies import EdgeDependencies
+
         return EdgeServer(
             EdgeDependencies(
                 log=self.log,
@@ -147,7 +152,7 @@ class Assembly:
                 topics=self.topics,
                 settings=self.settings,
                 now_ms=now_ms,
-                new_body=lambda: BodyWriter(spool_above, self.state),
+                spool_folder=self.state,
             )
         )
 
@@ -169,6 +174,8 @@ class Assembly:
         )
 
     async def relay(self) -> tuple[RelayService, RetryReader]:
+        from gatepost.backends.smtp_client import SmtpTransport
+
         transport = SmtpTransport(self.settings.relay)
         self._stack.push_async_callback(transport.close)
         service = RelayService(
@@ -210,7 +217,11 @@ class Assembly:
     def _store(self, name: str) -> Store:
         settings = self.settings.stores[name]
         if settings.maildir is not None:
+            from gatepost.backends.store_maildir import MaildirStore
+
             return MaildirStore(settings.maildir, self.state, self.settings.hostname)
+        from gatepost.backends.store_lmtp import LmtpStore
+
         assert settings.lmtp is not None
         return LmtpStore(settings.lmtp, self.settings.hostname)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final
 
 import structlog
 import uvloop
 
 STOP_LIMIT_S: Final = 40.0  # Kubernetes' grace period, by the chart, is a little longer
+
+EXIT_INTERRUPTED: Final = 130  # as a shell reports SIGINT
 
 _log = structlog.get_logger()
 
@@ -35,8 +37,8 @@ def run_process(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> i
 
     try:
         uvloop.run(supervised())
-    except* asyncio.CancelledError:
-        return 130
+    except asyncio.CancelledError:
+        return EXIT_INTERRUPTED
     return 0
 
 
@@ -89,7 +91,7 @@ def first_error(group: BaseException) -> BaseException:
 
 
 @contextlib.contextmanager
-def unwrapped() -> Any:
+def unwrapped() -> Iterator[None]:
     """Raise the first exception of a group by itself."""
     try:
         yield

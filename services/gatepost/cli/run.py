@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from pathlib import Path
 
 import structlog
@@ -43,8 +44,15 @@ async def _main(directory: Path, settings: Settings, stop: asyncio.Event) -> Non
         mailboxes = [await parts.mailbox(name) for name in settings.stores]
         edge = await parts.edge()
         source = DirectoryConfiguration(directory, surroundings(settings, any_namespace=True))
-        users = [edge, router, relay, *mailboxes]
-        await parts.configure(source, [user.on_configuration for user in users])
+        await parts.configure(
+            source,
+            [
+                edge.on_configuration,
+                router.on_configuration,
+                relay.on_configuration,
+                *(mailbox.on_configuration for mailbox in mailboxes),
+            ],
+        )
         await edge.start()
         health = HealthServer(
             settings.admin.address, {"configuration": parts.not_configured, "edge": edge.not_ready}
@@ -77,4 +85,4 @@ def _report(settings: Settings, edge: EdgeServer, health: HealthServer, source: 
         where = Path(settings.state) / store.maildir.path if store.maildir else store.lmtp and store.lmtp.address
         print(f"  {'store':<11} {name}: {where}")
     _log.debug("started", hostname=settings.hostname)
-    print("", end="", flush=True)
+    sys.stdout.flush()

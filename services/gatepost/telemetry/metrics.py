@@ -75,7 +75,7 @@ REPLIES = Counter(
     ("listener", "check", "code"),
 )
 MESSAGES_ACCEPTED = Counter("gatepost.edge.messages", "{message}", "messages answered with 250", ("listener",))
-BYTES_ACCEPTED = Counter("gatepost.edge.bytes", "By", "bytes of messages answered with 250", ("listener",))
+BYTES_ACCEPTED = Counter("gatepost.edge.accepted", "By", "bytes of messages answered with 250", ("listener",))
 ACCEPT_SECONDS = Histogram(
     "gatepost.edge.accept.duration",
     "s",

@@ -18,7 +18,7 @@ from gatepost.telemetry import metrics
 
 WINDOW: Final = 1000  # unfinished records of a partition: what one that hangs can hold back
 IN_HAND: Final = 2000  # records of all partitions in memory: at most about 130 MB with inline bodies of 64 KB
-FETCH_LIMIT_S: Final = 1.0
+FETCH_LIMIT_S: Final = 0.25  # also how long a stop waits for a fetch
 APPEND_LIMIT_S: Final = 30.0
 START_DELAY_S: Final = 1.0
 FIRST_DELAY_S: Final = 0.5

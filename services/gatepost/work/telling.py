@@ -24,7 +24,17 @@ class Teller:
 
     def done(self, kind: str, envelope: Envelope, told: Told, trace: TraceContext | None, where: str) -> None:
         """A recipient has its mail: stored or sent."""
-        metrics.DELIVERY_SECONDS.record((self._now_ms() - envelope.received_ms) / 1000, self._service)
+        seconds = (self._now_ms() - envelope.received_ms) / 1000
+        metrics.DELIVERY_SECONDS.record(seconds, self._service)
+        _log.info(
+            kind,
+            id=told.recipient.id or envelope.id,
+            parent=envelope.parent,
+            trace=trace.trace_id if trace else "",
+            recipient=told.recipient.address,
+            where=where,
+            seconds=round(seconds, 3),
+        )
         self._emit(kind, envelope, told, trace, {"where": where, "reply": told.reply.text})
 
     def troubles(self, envelope: Envelope, after: Aftermath, trace: TraceContext | None) -> None:

@@ -138,7 +138,9 @@ class Connection:
                 continue
             if error:
                 raise for_code(error)(name)
-            found[name] = {number: Partition(len(replicas), leader) for _, number, leader, replicas, *_ in partitions}
+            found[name] = {
+                number: Partition(len(replicas), leader) for _, number, leader, replicas, *_ in partitions
+            }
         return Cluster(answer.cluster_id, tuple(broker[0] for broker in answer.brokers), found)
 
     async def partitions(self, topic: str, limit: float) -> tuple[int, ...]:
@@ -149,7 +151,7 @@ class Connection:
         return tuple(sorted(cluster.topics[topic]))
 
     async def leader(self, partition: TopicPartition) -> int:
-        """Return the broker that leads a partition, from the client's own picture. Raises a retriable KafkaError."""
+        """Return the broker that leads a partition, as far as the client knows. Raises a retriable KafkaError."""
         client = self.client
         if client.cluster.partitions_for_topic(partition.topic) is None:
             # An empty list asks for all topics; from now on it asks for those that were needed.

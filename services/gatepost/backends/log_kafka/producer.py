@@ -209,7 +209,9 @@ class Producer:
         if entry.partition is not None:
             partition = entry.partition
             if partition not in known:
-                raise LogMisconfigured(f"the topic {entry.topic} has {count} partitions, so no partition {partition}")
+                raise LogMisconfigured(
+                    f"the topic {entry.topic} has {count} partitions, so no partition {partition}"
+                )
         elif entry.key is not None:
             partition = partition_of(entry.key, count)
         else:

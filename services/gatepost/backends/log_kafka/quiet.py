@@ -47,6 +47,6 @@ _filter: Final = Once()
 
 
 def quieten() -> None:
-    """Limit all of aiokafka's loggers; calling it again changes nothing. A filter is not inherited, so each gets it."""
+    """Limit all of aiokafka's loggers (a filter is not inherited); calling it again changes nothing."""
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_filter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError, for_code
@@ -18,6 +19,9 @@ from gatepost.core.ports.log import Headers, LogGap, Record
 # small record costs little, a large body few requests.
 _FIRST_BYTES: Final = 64 * 1024
 _MOST_BYTES: Final = 4 * 1024 * 1024
+# A new leader may know for a moment only that it has a record, not yet that it may show it.
+_PATIENCE_SECONDS: Final = 1.0
+_BACKOFF_SECONDS: Final = 0.1
 
 
 async def read(
@@ -30,12 +34,14 @@ async def read(
     found: dict[int, Record] = {}
     for first, last in _runs(offsets):
         offset, size = first, _FIRST_BYTES
+        patience = min(loop.time() + _PATIENCE_SECONDS, deadline)
         while offset <= last:
-            records = await connection.call(
-                f"reading {topic}/{partition}",
-                max(deadline - loop.time(), 0.001),
-                lambda start=offset, most=size: _fetch(connection, place, start, most),  # type: ignore[misc]
-            )
+            fetch = partial(_fetch, connection, place, offset, size)
+            remaining = max(deadline - loop.time(), 0.001)
+            records = await connection.call(f"reading {topic}/{partition}", remaining, fetch)
+            if not records and loop.time() < patience:
+                await asyncio.sleep(_BACKOFF_SECONDS)
+                continue
             if not records or records[0].offset > last:
                 raise _gap(place, offset)
             found.update((record.offset, record) for record in records)

@@ -119,7 +119,9 @@ def _faults(settings: KafkaSettings, spec: TopicSpec, cluster: Cluster, config: 
     partitions = cluster.topics[spec.name]
     faults = []
     if len(partitions) < spec.partitions:
-        faults.append(f"has {len(partitions)} partitions, must have {spec.partitions} (kafka-topics --alter --partitions)")
+        faults.append(
+            f"has {len(partitions)} partitions, must have {spec.partitions} (kafka-topics --alter --partitions)"
+        )
     fewest = min(partition.replicas for partition in partitions.values())
     if fewest < settings.replication_factor:
         faults.append(

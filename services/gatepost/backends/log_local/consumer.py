@@ -50,6 +50,9 @@ class LocalConsumer:
         self._collecting = asyncio.Lock()
         self._revoked: list[Callable[[frozenset[int]], None]] = []
         self._committer: asyncio.Task[None] | None = None
+        # Partitions whose next record is gone, and what to say of each.
+        self._gaps: dict[int, str] = {}
+        self._gap_told = False
 
     async def start(self) -> None:
         self._storage.topic(self._topic)
@@ -87,7 +90,10 @@ class LocalConsumer:
             async with self._collecting:
                 records = await self._collect()
             remaining = deadline - loop.time()
-            if records or remaining <= 0:
+            if records:
+                return records
+            self._tell_gap(last=remaining <= 0)
+            if remaining <= 0:
                 return records
             await self._wake.wait(remaining)
 
@@ -114,10 +120,8 @@ class LocalConsumer:
             return ()
         start = self._storage.start_of(self._topic, partition)
         if completion.next < start:
-            raise LogGap(
-                f"{self._topic}/{partition}: group {self._group_name} is at offset {completion.next}, "
-                f"but the records below {start} were removed"
-            )
+            self._gap(partition, completion.next, start)
+            return ()
         records = self._storage.recent(self._topic, partition, completion.next, most)
         if records is None:
             try:
@@ -127,6 +131,21 @@ class LocalConsumer:
             if self._owned.get(partition) is not completion:
                 return ()
         return [record for record in records if completion.take(record.offset)]
+
+    def _gap(self, partition: int, offset: int, start: int) -> None:
+        if partition not in self._gaps:
+            self._gap_told = False
+            self._gaps[partition] = (
+                f"{self._topic}/{partition}: group {self._group_name} is at offset {offset}, "
+                f"but the records below {start} were removed"
+            )
+            _log.error("records were removed before they were read", reason=self._gaps[partition])
+
+    def _tell_gap(self, *, last: bool) -> None:
+        """Raise LogGap: at once for a new one, for an old one when there was nothing else to give."""
+        if self._gaps and (last or not self._gap_told):
+            self._gap_told = True
+            raise LogGap("; ".join(self._gaps.values()))
 
     # -- finishing
 
@@ -177,6 +196,7 @@ class LocalConsumer:
         lost = {partition: self._owned.pop(partition).commit() for partition in partitions}
         for partition in partitions:
             self._committed.pop(partition, None)
+            self._gaps.pop(partition, None)
         if self._group is not None and partitions:
             for callback in self._revoked:
                 callback(partitions)

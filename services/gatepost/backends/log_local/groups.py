@@ -6,9 +6,10 @@ one's finished records end, whatever has reached the storage by then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Protocol
 
+from gatepost.backends.sharing import share
 from gatepost.core.completion import Commit
 
 
@@ -23,9 +24,6 @@ class Member(Protocol):
 
     def lose(self, partitions: frozenset[int]) -> Mapping[int, Commit]:
         """Own these partitions no more; return what is finished of them."""
-
-
-M = TypeVar("M", bound=Member)
 
 
 class Group:
@@ -60,19 +58,3 @@ class Group:
             new = wanted - member.partitions
             if new:
                 member.gain({partition: self._commits[partition] for partition in sorted(new)})
-
-
-def share(partitions: int, owned: Sequence[frozenset[int]]) -> Sequence[frozenset[int]]:
-    """Return each member's partitions: shares that differ by one at most, with as few moves as that allows."""
-    if not owned:
-        return ()
-    least, extra = divmod(partitions, len(owned))
-    # Members that already own more than the least get the extra ones, so that nothing moves needlessly.
-    order = sorted(range(len(owned)), key=lambda member: -len(owned[member]))
-    quota = {member: least + (rank < extra) for rank, member in enumerate(order)}
-    kept = [set(sorted(owned[member])[: quota[member]]) for member in range(len(owned))]
-    free = sorted(set(range(partitions)).difference(*kept), reverse=True)
-    for member, mine in enumerate(kept):
-        while len(mine) < quota[member]:
-            mine.add(free.pop())
-    return [frozenset(mine) for mine in kept]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import structlog
@@ -190,6 +191,9 @@ class Transaction:
             async for piece in self._message.body.pieces(PIECE):
                 self._wire.write(stuffer.feed(piece))
                 await self._wire.drain(self._limits.data_block)
+                # Neither a body in memory nor a host that keeps up makes us wait: let others run, and let the
+                # loop see what the host says.
+                await asyncio.sleep(0)
                 if self._wire.answered:
                     # A host that answers before the end has failed; the rest would be for nothing.
                     raise WireGarbled("The host answered before the end of the content")

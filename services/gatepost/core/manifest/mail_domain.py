@@ -15,6 +15,7 @@ from gatepost.core.manifest.object import (
     AddressText,
     DomainText,
     HostText,
+    LocalPartText,
     Metadata,
     NameRef,
     ObjectName,
@@ -65,11 +66,11 @@ class Recipients(SpecPart, frozen=True):
     """Reject (the default) answers 550 5.1.1 to RCPT."""
     unknown_deliver_to: AddressText | None = None
     subaddressing: Subaddressing | None = None
-    role_addresses: Annotated[dict[str, AddressText], msgspec.Meta(max_length=32)] | None = None
+    role_addresses: Annotated[dict[LocalPartText, AddressText], msgspec.Meta(max_length=32)] | None = None
     """RFC 2142 addresses and who gets them; reachable even for refused clients."""
     aliases: (
         Annotated[
-            dict[str, Annotated[tuple[AddressText, ...], msgspec.Meta(min_length=1, max_length=500)]],
+            dict[LocalPartText, Annotated[tuple[AddressText, ...], msgspec.Meta(min_length=1, max_length=500)]],
             msgspec.Meta(max_length=10000),
         ]
         | None

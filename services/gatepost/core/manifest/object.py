@@ -11,6 +11,7 @@ VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 
 DomainText = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
+LocalPartText = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]  # RFC 5321 4.5.3.1.1
 AddressText = Annotated[str, msgspec.Meta(min_length=3, max_length=320)]
 HostText = Annotated[str, msgspec.Meta(min_length=1, max_length=270)]
 NetworkText = Annotated[str, msgspec.Meta(min_length=2, max_length=100)]

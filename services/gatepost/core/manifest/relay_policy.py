@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from gatepost.core.manifest.object import API_VERSION, Metadata, NetworkText, ObjectName, SpecPart
+from gatepost.core.manifest.object import API_VERSION, DomainText, Metadata, NetworkText, ObjectName, SpecPart
 from gatepost.core.manifest.quantities import Duration, Size
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -57,7 +57,7 @@ class RelayClients(SpecPart, frozen=True):
     """Clients that may relay without AUTH: from these networks AND with a sender of these domains."""
 
     networks: Annotated[Networks, msgspec.Meta(min_length=1)]
-    sender_domains: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=256)] = ("Local",)
+    sender_domains: Annotated[tuple[DomainText, ...], msgspec.Meta(min_length=1, max_length=256)] = ("Local",)
 
 
 class Authenticated(SpecPart, frozen=True):

@@ -1,0 +1,123 @@
+"""The mailbox service: stores, defers on 4xx, notifies on 5xx, quarantines what cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from gatepost.core import event_kinds
+from gatepost.core.envelope import Destination, Recipient
+from gatepost.core.inline_body import InlineBody
+from gatepost.core.ports.store import Delivery, StoreOutcome, StoreResult
+from gatepost.mailbox.service import MailboxDependencies, MailboxService
+
+STORED = StoreResult(StoreOutcome.STORED)
+
+
+class Store:
+    """Remembers what it was given; answers per mailbox."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, bytes] = {}
+        self.answers: dict[str, StoreResult] = {}
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+
+    async def deliver(self, deliveries: Sequence[Delivery]) -> Sequence[StoreResult]:
+        results = []
+        for one in deliveries:
+            result = self.answers.get(one.mailbox, STORED)
+            if result is STORED:
+                self.stored[one.mailbox] = one.prepend + one.body.whole()
+            results.append(result)
+        return results
+
+
+def service(world: Any, store: Store) -> MailboxService:
+    made = MailboxService(
+        MailboxDependencies(
+            log=world.log,
+            content=world.content,
+            store=store,
+            store_name="local",
+            events=world.told,
+            tracer=world.tracer,
+            topics=world.topics,
+            hostname="mx.a.example",
+            now_ms=world.now_ms,
+        )
+    )
+    made.on_configuration(world.tables)
+    return made
+
+
+def copy(world: Any, name: str, **more: Any) -> Any:
+    envelope = world.envelope(f"{name}@a.example", parent="01HF7YAT3VMNYNQV3RQQ4BXDW8", **more)
+    recipient = Recipient(f"{name}@a.example", envelope.id)
+    return msgspec.structs.replace(
+        envelope, recipients=(recipient,), destination=Destination("local", f"{name}@a.example")
+    )
+
+
+async def test_stored_with_return_path_and_delivered_to(world: Any, running: Any) -> None:
+    store = Store()
+    topic = world.topics.mailbox("local")
+    await world.put(topic, copy(world, "ann", prepend="Received: x\r\n"), b"Subject: s\r\n\r\nb\r\n")
+    async with running(service(world, store)):
+        await world.finished(topic, world.topics.group("mailbox.local"), 1)
+    assert store.stored["ann@a.example"] == (
+        b"Return-Path: <sender@elsewhere.example>\r\nDelivered-To: ann@a.example\r\nReceived: x\r\n"
+        b"Subject: s\r\n\r\nb\r\n"
+    )
+    assert world.told.kinds() == [event_kinds.STORED]
+
+
+async def test_a_body_by_reference_is_read_back(world: Any, running: Any) -> None:
+    store = Store()
+    body = b"Subject: big\r\n\r\n" + b"x" * 3_000_000
+    reference = await world.content.write("id", InlineBody(body), 10)
+    topic = world.topics.mailbox("local")
+    await world.put(topic, copy(world, "ann", content=reference), b"")
+    async with running(service(world, store)):
+        await world.finished(topic, world.topics.group("mailbox.local"), 1)
+    assert store.stored["ann@a.example"].endswith(body)
+
+
+async def test_a_damaged_body_is_quarantined(world: Any, running: Any) -> None:
+    reference = await world.content.write("id", InlineBody(b"abc" * 100_000), 10)
+    wrong = msgspec.structs.replace(reference, sha256="0" * 64)
+    topic = world.topics.mailbox("local")
+    await world.put(topic, copy(world, "ann", content=wrong), b"")
+    async with running(service(world, Store())):
+        await world.finished(topic, world.topics.group("mailbox.local"), 1)
+    (record,) = await world.all(world.topics.quarantine)
+    assert b"cannot be read back" in (record.header("reason") or b"")
+
+
+async def test_deferred_goes_to_a_tier_and_comes_back(world: Any, running: Any) -> None:
+    store = Store()
+    store.answers["ann@a.example"] = StoreResult(StoreOutcome.DEFERRED, 452, "4.3.1", "disk full")
+    topic = world.topics.mailbox("local")
+    await world.put(topic, copy(world, "ann"), key=b"k")
+    async with running(service(world, store)):
+        (item,) = await world.some(world.topics.retry("1m"), 1)
+    assert item.envelope.deferral.return_topic == topic
+    assert item.envelope.deferral.last_reply == "452 4.3.1 disk full"
+    assert world.told.kinds() == [event_kinds.DEFERRED]
+
+
+async def test_refused_makes_a_dsn(world: Any, running: Any) -> None:
+    store = Store()
+    store.answers["ann@a.example"] = StoreResult(StoreOutcome.REFUSED, 550, "5.1.1", "no mailbox", "dovecot")
+    topic = world.topics.mailbox("local")
+    await world.put(topic, copy(world, "ann"))
+    await world.put(topic, copy(world, "bob"))
+    async with running(service(world, store)):
+        (dsn,) = await world.some(world.topics.accepted, 1)
+        await world.finished(topic, world.topics.group("mailbox.local"), 2)
+    assert dsn.envelope.recipients[0].address == "sender@elsewhere.example"
+    assert b"Diagnostic-Code: smtp; 550 5.1.1 no mailbox" in dsn.inline
+    assert list(store.stored) == ["bob@a.example"]
