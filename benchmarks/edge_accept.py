@@ -158,7 +158,9 @@ def _send(port: int, connections: int, per_connection: int, message: bytes) -> N
 
 
 def _message(size: int) -> bytes:
-    header = b"From: alice@example.org\r\nTo: bob@example.test\r\nSubject: bench\r\nMessage-ID: <1@example.org>\r\n\r\n"
+    header = (
+        b"From: alice@example.org\r\nTo: bob@example.test\r\nSubject: bench\r\nMessage-ID: <1@example.org>\r\n\r\n"
+    )
     line = b"The quick brown fox jumps over the lazy dog, and once more until the line is full..\r\n"
     return (header + line * (size // len(line) + 1))[:size] + b"\r\n.\r\n"
 
@@ -191,7 +193,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--per-connection", type=int, nargs="+", default=[1, 50])
-    parser.add_argument("--profile", action="store_true", help="print where the edge's time goes (and slow it down)")
+    parser.add_argument(
+        "--profile", action="store_true", help="print where the edge's time goes (and slow it down)"
+    )
     args = parser.parse_args()
     pipe, theirs = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")

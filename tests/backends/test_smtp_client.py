@@ -101,7 +101,7 @@ def certificate(authority: Authority) -> Certificate:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what happens in the sink's own thread."""
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.005)
 
 

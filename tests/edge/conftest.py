@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import pytest
 import uvloop
-from testbed.tls import Authority, Certificate
 
 from gatepost.backends.content_log import ContentLog
 from gatepost.backends.log_memory import MemoryLog
@@ -40,6 +39,7 @@ from gatepost.core.tables import Tables
 from gatepost.core.topics import Topics
 from gatepost.edge.server import EdgeDependencies, EdgeServer
 from gatepost.telemetry.tracing import Tracer
+from testbed.tls import Authority, Certificate
 
 HOSTNAME = "mx.example.test"
 NOW_MS = 1_790_000_000_000

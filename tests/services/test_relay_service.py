@@ -8,11 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from gatepost.backends.resolver_table import TableResolver
 
+from gatepost.backends.resolver_table import TableResolver
 from gatepost.core import event_kinds
 from gatepost.core.envelope import Deferral, Destination, Recipient
-from gatepost.core.ports.resolver import ResolverFailure
 from gatepost.core.ports.transport import HostFailure, HostPort, OutgoingMessage, RemoteReply, TlsUse
 from gatepost.relay.retry_reader import RetryReader
 from gatepost.relay.service import RelayDependencies, RelayService
@@ -35,9 +34,11 @@ DNS = {
 }
 
 
-class Failing(TableResolver):
-    async def mx(self, domain: str) -> Any:
-        raise ResolverFailure("time-out")
+def table(records: dict[tuple[str, str], list[str]]) -> TableResolver:
+    made = TableResolver()
+    for (name, kind), texts in records.items():
+        made.add(name, kind, *texts)
+    return made
 
 
 class Transport:
@@ -62,7 +63,7 @@ def relay(world: Any, transport: Transport, resolver: Any = None, concurrent: in
         RelayDependencies(
             log=world.log,
             content=world.content,
-            resolver=resolver or TableResolver(DNS),
+            resolver=resolver or table(DNS),
             transport=transport,
             events=world.told,
             tracer=world.tracer,
@@ -97,7 +98,7 @@ def copy(world: Any, *addresses: str, domain: str = "b.example", **more: Any) ->
     ],
 )
 async def test_targets(destination: Destination, addresses: list[str]) -> None:
-    targets = await find_targets(TableResolver(DNS), destination, "mx.a.example", 25)
+    targets = await find_targets(table(DNS), destination, "mx.a.example", 25)
     assert sorted(t.address for t in targets) == sorted(addresses)
     assert targets[0].address == addresses[0] or len({t.name for t in targets}) == 1
 
@@ -115,13 +116,13 @@ async def test_targets(destination: Destination, addresses: list[str]) -> None:
 )
 async def test_no_target(destination: Destination, code: int, enhanced: str) -> None:
     with pytest.raises(NoTarget) as caught:
-        await find_targets(TableResolver(DNS), destination, "mx.a.example", 25)
+        await find_targets(table(DNS), destination, "mx.a.example", 25)
     assert (caught.value.reply.code, caught.value.reply.enhanced) == (code, enhanced)
 
 
 async def test_dns_away_is_temporary() -> None:
     with pytest.raises(NoTarget) as caught:
-        await find_targets(Failing(DNS), Destination(domain="b.example"), "mx.a.example", 25)
+        await find_targets(table(DNS).fail("b.example"), Destination(domain="b.example"), "mx.a.example", 25)
     assert caught.value.reply.code == 451
 
 
@@ -131,7 +132,7 @@ async def test_equal_preferences_are_taken_at_random() -> None:
     dns = {**DNS, ("eq.example", "MX"): ["5 mx1.b.example.", "5 plain.example.", "10 later.example."]}
     firsts = set()
     for _ in range(200):
-        targets = await find_targets(TableResolver(dns), Destination(domain="eq.example"), "mx.a.example", 25)
+        targets = await find_targets(table(dns), Destination(domain="eq.example"), "mx.a.example", 25)
         assert targets[-1].address == "192.0.2.12"
         firsts.add(targets[0].address)
     assert firsts == {"192.0.2.1", "192.0.2.9"}

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from gatepost.backends.resolver_table import TableResolver
 
+from gatepost.backends.resolver_table import TableResolver
 from gatepost.core import event_kinds
 from gatepost.core.ids import derive_id
 from gatepost.core.ports.directory import EntryKind
@@ -16,13 +16,20 @@ from gatepost.router.service import Router, RouterDependencies
 WAIT_S = 10.0
 
 
+def table(records: dict[tuple[str, str], list[str]]) -> TableResolver:
+    made = TableResolver()
+    for (name, kind), texts in records.items():
+        made.add(name, kind, *texts)
+    return made
+
+
 def router(world: Any, **records: Any) -> Router:
     made = Router(
         RouterDependencies(
             log=world.log,
             content=world.content,
             directories={"users": world.users},
-            resolver=TableResolver(records.get("dns", {})),
+            resolver=table(records.get("dns", {})),
             events=world.told,
             tracer=world.tracer,
             topics=world.topics,

@@ -4,7 +4,8 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from dnslib import QTYPE, RCODE, DNSRecord, EDNS0
+from dnslib import EDNS0, QTYPE, RCODE, DNSRecord
+
 from testbed.dns import FakeDns, Fault, Query
 
 ZONE = """

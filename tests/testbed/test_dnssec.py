@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from dnslib import RCODE, DNSRecord
+
 from testbed.dnssec import SignedDns
 
 pytestmark = pytest.mark.servers
@@ -35,9 +36,7 @@ def dns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SignedDns]:
         ("bogus.test", "MX", RCODE.SERVFAIL, False, False),
     ],
 )
-def test_validation(
-    dns: SignedDns, name: str, qtype: str, rcode: int, authentic: bool, answers: bool
-) -> None:
+def test_validation(dns: SignedDns, name: str, qtype: str, rcode: int, authentic: bool, answers: bool) -> None:
     question = DNSRecord.question(name, qtype)
     question.header.ad = 1
     answer = DNSRecord.parse(question.send("127.0.0.1", dns.port, timeout=10))

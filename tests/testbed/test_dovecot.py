@@ -4,6 +4,7 @@ import smtplib
 from collections.abc import Iterator
 
 import pytest
+
 from testbed.dovecot import Dovecot
 
 pytestmark = pytest.mark.servers

@@ -7,6 +7,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
 from testbed.jaeger import Jaeger, tags
 
 pytestmark = pytest.mark.servers
@@ -25,12 +26,12 @@ def send_span(jaeger: Jaeger, trace_id: str, name: str, attributes: dict[str, st
     }
     resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "edge"}}]}
     body = {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [span]}]}]}
-    request = urllib.request.Request(
+    request = urllib.request.Request(  # noqa: S310 (our own URL)
         f"{jaeger.otlp_http_url}/v1/traces",
         json.dumps(body).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
         assert answer.status == 200
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from testbed import ports
 from testbed.process import Server, ServerError
 
@@ -35,7 +36,9 @@ def await_true(condition: Callable[[], bool]) -> None:
 
 def listener(folder: Path, program: str = LISTEN) -> Server:
     port = ports.reserve()
-    return Server("listener", [sys.executable, "-c", program, str(port)], folder, ports=[port], start_seconds=SECONDS)
+    return Server(
+        "listener", [sys.executable, "-c", program, str(port)], folder, ports=[port], start_seconds=SECONDS
+    )
 
 
 def greeting(server: Server, timeout: float = SECONDS) -> bytes:
@@ -84,7 +87,10 @@ def test_a_server_that_ends_at_once_says_why(tmp_path: Path) -> None:
 
 def test_a_port_that_somebody_else_holds_is_not_taken_for_readiness(tmp_path: Path) -> None:
     server = listener(tmp_path)
-    with socket.create_server(("127.0.0.1", server.ports[0])), pytest.raises(ServerError, match="somebody else listens"):
+    with (
+        socket.create_server(("127.0.0.1", server.ports[0])),
+        pytest.raises(ServerError, match="somebody else listens"),
+    ):
         server.start()
     assert not server.running
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from testbed.provision import apt, golang, kubernetes
 from testbed.provision.cache import built
 from testbed.provision.errors import ProvisionError
@@ -115,6 +116,11 @@ def test_the_command_line_lists_what_there_is() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     words = [sys.executable, "-m", "testbed.provision"]
     done = subprocess.run([*words, "--list"], env=environment, capture_output=True, text=True, timeout=60)
-    assert {line.split()[0] for line in done.stdout.splitlines()} >= {"apt:servers", "kafka", "jaeger", "kubernetes"}
+    assert {line.split()[0] for line in done.stdout.splitlines()} >= {
+        "apt:servers",
+        "kafka",
+        "jaeger",
+        "kubernetes",
+    }
     done = subprocess.run([*words, "nothing"], env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, "unknown: nothing" in done.stderr) == (2, True)

@@ -3,9 +3,9 @@
 import os
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+
 from testbed.process import ServerError
 from testbed.slapd import Slapd
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from testbed.smtpsink import SmtpSink
 from testbed.tls import Authority
 

@@ -4,6 +4,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+
 from testbed.tls import Authority, server_context
 
 

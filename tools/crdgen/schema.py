@@ -17,31 +17,11 @@ from crdgen import docstrings
 Schema = dict[str, Any]
 
 _INT32 = 2**31 - 1
+_EXACT_FLOAT = 2**53  # the API server holds `maximum` as a float
 # Names that CEL keeps for itself and Kubernetes escapes; none of our fields has one.
-_RESERVED = frozenset(
-    [
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ]
+_RESERVED = re.compile(
+    "true|false|null|in|as|break|const|continue|else|for|function|if|import|let|loop|package|namespace|return|"
+    "var|void|while"
 )
 _FIELD = re.compile(r"[a-z][A-Za-z0-9]*")
 
@@ -85,6 +65,8 @@ def _schema(info: inspect.Type, where: str) -> Schema:
 def _integer(info: inspect.IntType, where: str) -> Schema:
     if info.ge is None or info.le is None:
         raise SchemaError(f"{where}: an integer needs ge and le")
+    if max(abs(info.ge), abs(info.le)) > _EXACT_FLOAT:
+        raise SchemaError(f"{where}: limits beyond 2**53 are not kept exactly")
     size = "int32" if info.le <= _INT32 else "int64"
     return {"type": "integer", "format": size, "minimum": info.ge, "maximum": info.le}
 
@@ -157,7 +139,7 @@ def _properties(
         texts = docstrings.of_attributes(struct.cls)
         for field in struct.fields:
             name = field.encode_name
-            if name in _RESERVED or not _FIELD.fullmatch(name):
+            if _RESERVED.fullmatch(name) or not _FIELD.fullmatch(name):
                 raise SchemaError(f"{where}.{name}: cannot be written in a rule")
             schema = _schema(field.type, f"{where}.{name}")
             if field.name in texts:

@@ -31,22 +31,35 @@ class ApiServer:
 
     Attributes: `kubeconfig` (of an administrator), `url`, `ca`, `port`; `etcd` and `apiserver` are servers to kill,
     suspend and restart. With `place` it serves a cluster inside a network namespace.
+
+    With `controllers` there is the controller manager too, as a server of that name (otherwise None). Without it
+    no namespace is ever gone, nothing is collected as garbage, namespaces get no default service account, and
+    aggregated cluster roles (view, edit, admin) are empty.
     """
 
-    def __init__(self, folder: Path, *, place: Place = HERE, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        place: Place = HERE,
+        controllers: bool = False,
+        flags: Sequence[str] = (),
+        controller_flags: Sequence[str] = (),
+    ) -> None:
         self.folder = folder.resolve()
         self.place = place
         self.programs = provision.install()
         self._pki = self.folder / "pki"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._ports = [ports.reserve() for _ in range(3)]
-        etcd_port, peer_port, self.port = self._ports
+        self._ports = [ports.reserve() for _ in range(4)]
+        etcd_port, peer_port, self.port, controllers_port = self._ports
         self.url = f"https://{place.address}:{self.port}"
         self.authority = Authority(self._pki, "ca")
         self.ca = self.authority.certificate
         self.kubeconfig = self.make_kubeconfig("admin", ["system:masters"])
         self.etcd = self._etcd(etcd_port, peer_port)
         self.apiserver = self._apiserver(etcd_port, flags)
+        self.controllers = self._controllers(controllers_port, controller_flags) if controllers else None
 
     def __enter__(self) -> Self:
         self.start()
@@ -58,20 +71,26 @@ class ApiServer:
         self.stop()
 
     def start(self) -> None:
-        """Starts both; returns when /readyz says ok."""
-        self.etcd.start()
+        """Starts all; returns when /readyz says ok."""
         try:
-            self.apiserver.start()
+            for server in (self.etcd, self.apiserver, self.controllers):
+                if server is not None:
+                    server.start()
         except BaseException:
-            self.etcd.kill9()
+            self.kill9()
             raise
 
     def stop(self) -> None:
-        """Ends both for good, without ceremony: their data isn't needed any more."""
-        self.apiserver.kill9()
-        self.etcd.kill9()
+        """Ends all for good, without ceremony: their data isn't needed any more."""
+        self.kill9()
         while self._ports:
             ports.release(self._ports.pop())
+
+    def kill9(self) -> None:
+        """Kills all; `start` brings them back with what they had stored."""
+        for server in (self.controllers, self.apiserver, self.etcd):
+            if server is not None:
+                server.kill9()
 
     def make_kubeconfig(self, user: str, groups: Sequence[str] = (), names: Sequence[str] = ()) -> Path:
         """A kubeconfig file with a new client certificate for `user` in `groups`; what it may do is up to RBAC.
@@ -108,25 +127,30 @@ class ApiServer:
         path.chmod(0o600)
         return path
 
-    def kubectl(self, *words: str | Path, input: str | None = None, seconds: float = COMMAND_SECONDS) -> str:
+    def kubectl(self, *words: str | Path, stdin: str | None = None, seconds: float = COMMAND_SECONDS) -> str:
         """Runs kubectl as the administrator and returns its output; raises ServerError with its error."""
-        return self.run(provision.clients().kubectl, *words, input=input, seconds=seconds)
+        return self.run(provision.clients().kubectl, *words, stdin=stdin, seconds=seconds)
 
     def get(self, *words: str) -> Any:
         """`kubectl get ... -o json`, parsed."""
         return json.loads(self.kubectl("get", *words, "-o", "json"))
 
-    def run(self, *words: str | Path, input: str | None = None, seconds: float = COMMAND_SECONDS) -> str:
+    def run(self, *words: str | Path, stdin: str | None = None, seconds: float = COMMAND_SECONDS) -> str:
         """Runs any command with KUBECONFIG set, in the cluster's network; raises ServerError when it fails."""
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
-        env = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "HOME": str(home), "HELM_CACHE_HOME": f"{home}/helm"}
+        env = {
+            **os.environ,
+            "KUBECONFIG": str(self.kubeconfig),
+            "HOME": str(home),
+            "HELM_CACHE_HOME": f"{home}/helm",
+        }
         for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
             env.pop(name, None)
         try:
             done = subprocess.run(
                 [*self.place.command_prefix(), *map(str, words)],
-                input=input,
+                input=stdin,
                 env=env,
                 capture_output=True,
                 text=True,
@@ -166,7 +190,8 @@ class ApiServer:
         serving = issue(*CLUSTER_NAMES, "127.0.0.1", API_SERVICE_ADDRESS, self.place.address, file="apiserver")
         kubelet_client = issue(subject="/O=system:masters/CN=kube-apiserver-kubelet", file="apiserver-kubelet")
         accounts = issue(subject="/CN=service-accounts", file="service-accounts")
-        # The aggregation layer needs a CA of its own: with the same one it would refuse ordinary client certificates.
+        # The aggregation layer needs a CA of its own: with the same one it would refuse ordinary client
+        # certificates.
         front_authority = Authority(pki, "front-ca")
         front = front_authority.issue(subject="/CN=front-proxy", file="front")
         words: list[str | Path] = [self.programs / "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{etcd_port}"]
@@ -184,7 +209,10 @@ class ApiServer:
         words += [f"--kubelet-client-key={kubelet_client.key}", f"--kubelet-certificate-authority={self.ca}"]
         words += ["--kubelet-preferred-address-types=InternalIP,Hostname"]
         words += ["--service-account-issuer=https://kubernetes.default.svc"]
-        words += [f"--service-account-key-file={accounts.key}", f"--service-account-signing-key-file={accounts.key}"]
+        words += [
+            f"--service-account-key-file={accounts.key}",
+            f"--service-account-signing-key-file={accounts.key}",
+        ]
         words += [f"--requestheader-client-ca-file={front_authority.certificate}"]
         words += ["--requestheader-allowed-names=front-proxy", "--requestheader-username-headers=X-Remote-User"]
         words += ["--requestheader-group-headers=X-Remote-Group"]
@@ -199,6 +227,22 @@ class ApiServer:
             ready=self.is_ready,
             start_seconds=START_SECONDS,
         )
+
+    def _controllers(self, port: int, flags: Sequence[str]) -> Server:
+        accounts = self._pki / "service-accounts.key"
+        words: list[str | Path] = [self.programs / "kube-controller-manager"]
+        words += identity(self.make_kubeconfig("system:kube-controller-manager"))
+        words += [f"--bind-address={self.place.address}", f"--secure-port={port}", "--leader-elect=false"]
+        words += ["--use-service-account-credentials=true", f"--service-account-private-key-file={accounts}"]
+        words += [f"--root-ca-file={self.ca}", f"--cluster-signing-cert-file={self.ca}"]
+        words += [f"--cluster-signing-key-file={self.authority.key}", "--node-monitor-grace-period=20s", *flags]
+        return Server("kube-controller-manager", words, self.folder, ports=[port], place=self.place)
+
+
+def identity(kubeconfig: Path) -> list[str]:
+    """Flags for a program of the control plane: who it is, and whom it asks who its own clients are."""
+    names = ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")
+    return [f"--{name}={kubeconfig}" for name in names]
 
 
 def _words(words: Sequence[str | Path]) -> str:

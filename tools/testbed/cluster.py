@@ -1,10 +1,10 @@
 """A whole single-node Kubernetes cluster without an engine or a virtual machine; needs root.
 
-etcd, API server, controller manager, scheduler, containerd, kubelet and kube-proxy run as processes in one network
-namespace: the node is the namespace's bridge address, pods hang on the bridge, and nothing leads out, so several
-clusters don't meet. What they share with the machine (control groups, mounts, containers' processes, a few kernel
-settings) carries the cluster's name or lies in its folder, and `down` removes it; what a killed test run left behind
-is removed by the next cluster that starts.
+etcd, API server, controller manager, scheduler, containerd, kubelet and kube-proxy run as processes in one
+network namespace: the node is the namespace's bridge address, pods hang on the bridge, and nothing leads out, so
+several clusters don't meet. What they share with the machine (control groups, mounts, containers' processes, a
+few kernel settings) carries the cluster's name or lies in its folder, and `down` removes it; what a killed test
+run left behind is removed by the next cluster that starts.
 
 There is no image pull (`import_image` instead) and no NetworkPolicy.
 """
@@ -14,7 +14,6 @@ import ctypes
 import json
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import time
@@ -26,7 +25,7 @@ from typing import Any, Self
 import psutil
 
 from testbed import kernel, ports
-from testbed.apiserver import SERVICE_NETWORK, ApiServer
+from testbed.apiserver import SERVICE_NETWORK, ApiServer, identity
 from testbed.network import HERE, Namespace
 from testbed.ociimage import pause_image
 from testbed.process import Server, ServerError
@@ -55,7 +54,7 @@ class Cluster:
 
     Attributes: `api` (its ApiServer), `place` (the node's address in the cluster's network: run other servers there
     for pods to reach), `network` (the namespace's file), `kubeconfig` (for programs inside the namespace), and the
-    servers `controllers`, `scheduler`, `containerd`, `kubelet`, `proxy` to hurt. `dns` runs CoreDNS as the cluster's
+    servers `scheduler`, `containerd`, `kubelet`, `proxy` to hurt. `dns` runs CoreDNS as the cluster's
     DNS; it knows services and pods, and says NXDOMAIN to everything else.
     """
 
@@ -69,12 +68,13 @@ class Cluster:
         self._namespace = Namespace(self.name, NODE_ADDRESS, 24, [str(SERVICE_NETWORK)])
         self.place = self._namespace.place
         self.network = self._namespace.place.network
-        self.api = ApiServer(self.folder / "api", place=self.place)
+        self.api = ApiServer(
+            self.folder / "api", place=self.place, controllers=True, controller_flags=controller_flags
+        )
         self.kubeconfig = self.api.kubeconfig
         self._node = self.folder / "node"
         self._node.mkdir(exist_ok=True)
         self._socket = self._node / "ctd.sock"
-        self.controllers = self._controllers(controller_flags)
         self.scheduler = self._scheduler()
         self.containerd = self._containerd()
         self.kubelet = self._kubelet()
@@ -102,16 +102,16 @@ class Cluster:
             _make_control_groups(self.name)
             self.containerd.launch()
             self.api.start()
-            self.controllers.launch()
             self.scheduler.launch()
             self.containerd.await_ready()
             self.import_image(pause_image())
             self.kubelet.launch()
             self.proxy.launch()
-            for server in (self.controllers, self.scheduler, self.kubelet, self.proxy):
+            for server in (self.scheduler, self.proxy):
                 server.await_ready()
+            self._await_kubelet()
             if self.dns is not None:
-                self.kubectl("apply", "-f", "-", input=json.dumps(_dns_objects()))
+                self.kubectl("apply", "-f", "-", stdin=json.dumps(_dns_objects()))
                 self.dns.start()
             self.kubectl("wait", "--for=create", f"node/{NODE}", f"--timeout={READY_SECONDS}s")
             self.kubectl("wait", "--for=condition=Ready", f"node/{NODE}", f"--timeout={READY_SECONDS}s")
@@ -122,7 +122,7 @@ class Cluster:
 
     def down(self) -> None:
         """Ends everything and removes what it made outside and (but for logs) inside its folder."""
-        for server in (*self._forwards, self.dns, self.kubelet, self.proxy, self.controllers, self.scheduler):
+        for server in (*self._forwards, self.dns, self.kubelet, self.proxy, self.scheduler):
             if server is not None:
                 server.kill9()
         for forward in self._forwards:
@@ -138,9 +138,9 @@ class Cluster:
             kernel.release(self._kernel_token)
             self._kernel_token = None
 
-    def kubectl(self, *words: str | Path, input: str | None = None, seconds: float = 300.0) -> str:
+    def kubectl(self, *words: str | Path, stdin: str | None = None, seconds: float = 300.0) -> str:
         """Runs kubectl as the administrator and returns its output; raises ServerError with its error."""
-        return self.api.kubectl(*words, input=input, seconds=seconds)
+        return self.api.kubectl(*words, stdin=stdin, seconds=seconds)
 
     def get(self, *words: str) -> Any:
         """`kubectl get ... -o json`, parsed."""
@@ -150,15 +150,26 @@ class Cluster:
         """Runs helm as the administrator and returns its output; raises ServerError with its error."""
         return self.api.run(provision.clients().helm, *words, seconds=seconds)
 
-    def run(self, *words: str | Path, input: str | None = None, seconds: float = 120.0) -> str:
+    def run(self, *words: str | Path, stdin: str | None = None, seconds: float = 120.0) -> str:
         """Runs any program on the node (in the cluster's network, with KUBECONFIG set) and returns its output."""
-        return self.api.run(*words, input=input, seconds=seconds)
+        return self.api.run(*words, stdin=stdin, seconds=seconds)
 
     def import_image(self, tar: Path) -> None:
-        """Gives the node an image (an OCI or Docker tar); pods must say `imagePullPolicy: IfNotPresent` or Never."""
-        words = [command.require("ctr", "install containerd"), "--address", str(self._socket), "--namespace", "k8s.io"]
+        """Gives the node an image (an OCI or Docker tar); pods must say `imagePullPolicy: IfNotPresent` or
+        Never."""
+        words = [
+            command.require("ctr", "install containerd"),
+            "--address",
+            str(self._socket),
+            "--namespace",
+            "k8s.io",
+        ]
         done = subprocess.run(
-            [*words, "images", "import", str(tar)], capture_output=True, text=True, timeout=READY_SECONDS, check=False
+            [*words, "images", "import", str(tar)],
+            capture_output=True,
+            text=True,
+            timeout=READY_SECONDS,
+            check=False,
         )
         if done.returncode != 0:
             raise ServerError(f"containerd did not take {tar}: {done.stderr.strip()}")
@@ -166,8 +177,8 @@ class Cluster:
     def forward(self, address: str, port: int) -> int:
         """A port on our own 127.0.0.1 that leads to `port` of an address in the cluster, until `down`.
 
-        Two socats meet at a socket file, which belongs to no network namespace. The other end sees the node's address
-        as its client.
+        Two socats meet at a socket file, which belongs to no network namespace. The other end sees the node's
+        address as its client.
         """
         local = ports.reserve()
         file = self._node / f"f{local}.sock"
@@ -190,29 +201,24 @@ class Cluster:
             self._forwards.append(server)
         return local
 
+    def _await_kubelet(self) -> None:
+        try:
+            self.kubelet.await_ready()
+        except ServerError:
+            # It gives up at the first thing that fails at its start (a rename, say) and counts on a supervisor that
+            # starts it again, as its usual systemd unit does.
+            self.kubelet.start()
+
     # The node's programs
 
     def _program(self, name: str, *flags: str, port: int) -> Server:
         words = [str(self.api.programs / name), *flags]
         return Server(name, words, self.folder, ports=[port], place=self.place)
 
-    def _controllers(self, more: Sequence[str]) -> Server:
-        accounts = self.folder / "api" / "pki" / "service-accounts.key"
-        return self._program(
-            "kube-controller-manager",
-            *_identity(self.api.make_kubeconfig("system:kube-controller-manager")),
-            *(f"--bind-address={NODE_ADDRESS}", "--secure-port=10257", "--leader-elect=false"),
-            *("--use-service-account-credentials=true", f"--service-account-private-key-file={accounts}"),
-            *(f"--root-ca-file={self.api.ca}", f"--cluster-signing-cert-file={self.api.ca}"),
-            *(f"--cluster-signing-key-file={self.api.authority.key}", "--node-monitor-grace-period=20s"),
-            *more,
-            port=10257,
-        )
-
     def _scheduler(self) -> Server:
         return self._program(
             "kube-scheduler",
-            *_identity(self.api.make_kubeconfig("system:kube-scheduler")),
+            *identity(self.api.make_kubeconfig("system:kube-scheduler")),
             *(f"--bind-address={NODE_ADDRESS}", "--secure-port=10259", "--leader-elect=false"),
             port=10259,
         )
@@ -238,7 +244,9 @@ class Cluster:
             _CONTAINERD.format(node=self._node, pause=PAUSE_REFERENCE, runc=command.require("runc", "install runc"))
         )
         program = command.require("containerd", "install containerd")
-        return Server("containerd", [program, "--config", settings], self.folder, place=self.place, ready=self._listens)
+        return Server(
+            "containerd", [program, "--config", settings], self.folder, place=self.place, ready=self._listens
+        )
 
     def _listens(self) -> bool:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
@@ -394,11 +402,6 @@ def remove_leftovers() -> None:
     kernel.restore_after_dead()
 
 
-def _identity(kubeconfig: Path) -> list[str]:
-    names = ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")
-    return [f"--{name}={kubeconfig}" for name in names]
-
-
 def _dns_objects() -> dict[str, Any]:
     """The service whose address pods have in resolv.conf, leading to CoreDNS on the node."""
     dns_ports = [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]
@@ -498,7 +501,8 @@ def _remove(name: str, folder: Path) -> None:
     _remove_control_groups(name)
     Namespace(name, NODE_ADDRESS, 24).down()
     for part in (node, folder / "api" / "etcd"):
-        shutil.rmtree(part, ignore_errors=True)
+        # Never into a mount that is still there: it may be somebody's volume.
+        _command("rm", "-rf", "--one-file-system", "--preserve-root=all", "--", str(part))
     (_records() / f"{name}.json").unlink(missing_ok=True)
 
 
@@ -515,12 +519,19 @@ def _kill_supervisors(node: Path) -> None:
 
 
 def _unmount_below(node: Path) -> None:
+    """Unmounts everything in the node's folder; raises ServerError when something stays mounted."""
     library = ctypes.CDLL(None, use_errno=True)
-    points = [_unescaped(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    for point in reversed(points):
-        if Path(point).is_relative_to(node):
-            # Lazy, since somebody may be looking at it; a mount that's gone already is no error.
-            library.umount2(point.encode(), MNT_DETACH)
+    for point in reversed(_mounts_below(node)):
+        # Lazy, since somebody may be looking at it; a mount that's gone already is no error.
+        library.umount2(str(point).encode(), MNT_DETACH)
+    if left := _mounts_below(node):
+        raise ServerError(f"still mounted, so nothing is deleted: {', '.join(map(str, left))}")
+
+
+def _mounts_below(node: Path) -> list[Path]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = [Path(_unescaped(line.split()[4])) for line in lines]
+    return [point for point in points if point.is_relative_to(node)]
 
 
 def _unescaped(path: str) -> str:
@@ -528,6 +539,12 @@ def _unescaped(path: str) -> str:
     for escaped, plain in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         path = path.replace(escaped, plain)
     return path
+
+
+def _command(*words: str) -> None:
+    done = subprocess.run(words, capture_output=True, text=True, timeout=READY_SECONDS, check=False)
+    if done.returncode != 0:
+        raise ServerError(f"{' '.join(words)}: exit status {done.returncode}: {done.stderr.strip()}")
 
 
 def _remove_control_groups(name: str) -> None:

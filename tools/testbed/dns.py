@@ -93,9 +93,9 @@ class FakeDns:
         """Removes all records of one name."""
         self._records = {other: records for other, records in self._records.items() if other != name.lower()}
 
-    def asked(self, name: str, type: str | None = None) -> int:
-        """How many queries for `name` (and `type`) have come in."""
-        return sum(query.name == name and type in (None, query.type) for query in list(self.seen))
+    def asked(self, name: str, qtype: str | None = None) -> int:
+        """How many queries for `name` (and type) have come in."""
+        return sum(query.name == name and qtype in (None, query.type) for query in list(self.seen))
 
     def start(self) -> None:
         """Starts answering; the port is bound when this returns."""

@@ -72,10 +72,10 @@ remote-control:
 class SignedDns:
     """An authoritative server and a validating resolver in `folder`, a context manager.
 
-    The zones are given by name, as zone files' text (relative names; `@` for the zone; SOA and NS included). Those in
-    `signed` are signed with ECDSA P-256; for those in `bogus` the resolver has a wrong trust anchor, so that it
-    answers SERVFAIL; for all others it answers without AD. `port` is the resolver's on 127.0.0.1, `authority_port`
-    the authoritative server's; `resolver` and `authority` are servers to hurt.
+    The zones are given by name, as zone files' text (relative names; `@` for the zone; SOA and NS included).
+    Those in `signed` are signed with ECDSA P-256; for those in `bogus` the resolver has a wrong trust anchor, so
+    that it answers SERVFAIL; for all others it answers without AD. `port` is the resolver's on 127.0.0.1,
+    `authority_port` the authoritative server's; `resolver` and `authority` are servers to hurt.
     """
 
     def __init__(

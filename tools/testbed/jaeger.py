@@ -81,7 +81,7 @@ class Jaeger:
         """
         deadline = time.monotonic() + seconds
         while True:
-            found = self._get(f"/api/traces/{trace_id}")
+            found: list[dict[str, Any]] = self._get(f"/api/traces/{trace_id}")
             count = len(found[0]["spans"]) if found else 0
             if count >= spans:
                 return found[0]

@@ -1,8 +1,8 @@
 """Real Kafka brokers (KRaft, combined broker and controller): one, or three that can be killed one by one.
 
-Started from jars with JVM flags for a short life: serial collector, only the first compiler tier, a small heap and
-an archive of loaded classes. Folders are formatted by hand with what Kafka's own format tool writes, since a JVM for
-each folder would cost more than the broker's start.
+Started from jars with JVM flags for a short life: serial collector, only the first compiler tier, a small heap
+and an archive of loaded classes. Folders are formatted by hand with what Kafka's own format tool writes, since a
+JVM for each folder would cost more than the broker's start.
 
 A node that is killed and started again must first let its old session expire, hence the short session time-outs: a
 killed one of three stalls its partitions for about 3 to 5 s (about 8 s with Kafka's defaults).
@@ -34,8 +34,6 @@ FLAGS = (
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
 )
-# Any version-4 UUID will do, but not the first few, which Kafka reserves and then refuses at its start.
-CLUSTER_ID = "Z2F0ZXBvc3QtdGVzdGJlZA"
 BOOTSTRAP_RECORDS = "bootstrap.checkpoint"
 
 # Kafka's answer and failover times fit for a test; everything is small since so are the tests.
@@ -124,9 +122,10 @@ class Node(Server):
 class Kafka:
     """One or three brokers in `folder`, as a context manager; `bootstrap` is ready to use inside.
 
-    `properties` are added to every broker's configuration, for example {"log.flush.interval.messages": "1"}. With
-    `users` (name -> password) there is a second listener, `sasl_bootstrap` (SASL_PLAINTEXT, PLAIN), whose users may
-    do nothing until `allow` says so; the first listener stays anonymous and all-powerful. `place` is where they listen.
+    `properties` are added to every broker's configuration, for example {"log.flush.interval.messages": "1"}.
+    With `users` (name -> password) there is a second listener, `sasl_bootstrap` (SASL_PLAINTEXT, PLAIN), whose
+    users may do nothing until `allow` says so; the first listener stays anonymous and all-powerful. `place` is
+    where they listen.
     """
 
     def __init__(
@@ -223,7 +222,9 @@ class Kafka:
         for node in self.nodes:
             node.resume()
 
-    def allow(self, user: str, operation: Operation, resource: Resource, name: str, *, prefix: bool = False) -> None:
+    def allow(
+        self, user: str, operation: Operation, resource: Resource, name: str, *, prefix: bool = False
+    ) -> None:
         """Lets `user` do one thing to one topic or group, or to all whose names start with `name`."""
         pattern = 4 if prefix else 3  # PREFIXED, LITERAL
         body = struct.pack(">ib", 1, resource) + _string(name) + struct.pack(">b", pattern)
@@ -296,7 +297,7 @@ def _format(data: Path, number: int) -> None:
     directory_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     (data / BOOTSTRAP_RECORDS).write_bytes((provision.formatted() / BOOTSTRAP_RECORDS).read_bytes())
     (data / "meta.properties").write_text(
-        f"version=1\ncluster.id={CLUSTER_ID}\nnode.id={number}\ndirectory.id={directory_id}\n"
+        f"version=1\ncluster.id={provision.CLUSTER_ID}\nnode.id={number}\ndirectory.id={directory_id}\n"
     )
 
 

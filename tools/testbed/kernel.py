@@ -1,8 +1,8 @@
 """Kernel settings of the whole machine that the kubelet changes: saved before, restored after the last cluster.
 
-Several test runs may have a cluster at once, and any of them may be killed. So the values from before the first one
-are kept in a file with the holders' process ids: who comes first saves, who goes last restores, and holders that have
-died don't count.
+Several test runs may have a cluster at once, and any of them may be killed. So the values from before the first
+one are kept in a file with the holders' process ids: who comes first saves, who goes last restores, and holders
+that have died don't count.
 """
 
 import contextlib

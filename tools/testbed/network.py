@@ -1,7 +1,7 @@
 """Where a server lives: on this machine's loopback, or on an address inside a network namespace.
 
-A socket belongs to the namespace of the thread that made it, whoever uses it later. So a test process can listen and
-connect inside a namespace without being in it: a short-lived thread enters, makes the socket and ends.
+A socket belongs to the namespace of the thread that made it, whoever uses it later. So a test process can listen
+and connect inside a namespace without being in it: a short-lived thread enters, makes the socket and ends.
 """
 
 import contextlib

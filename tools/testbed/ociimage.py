@@ -1,7 +1,7 @@
 """Container images as OCI tar files, made from layers without a container engine.
 
-`ctr images import FILE` (and `Cluster.import_image`) take them. The same input gives the same bytes: layers carry no
-times and belong to root.
+`ctr images import FILE` (and `Cluster.import_image`) take them. The same input gives the same bytes: layers
+carry no times and belong to root.
 """
 
 import hashlib

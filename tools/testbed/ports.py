@@ -16,7 +16,8 @@ from pathlib import Path
 
 FIRST, LAST = 20_000, 32_000
 
-_LOCK_FILE = Path("/tmp/gatepost-testbed-ports")
+# One for all users of the machine, whatever their TMPDIR is.
+_LOCK_FILE = Path("/tmp/gatepost-testbed-ports")  # noqa: S108
 _guard = threading.Lock()
 # Record locks don't conflict inside one process, so it needs its own memory.
 _mine: set[int] = set()
@@ -31,7 +32,8 @@ def reserve() -> int:
     with _guard:
         handle = _lock_file()
         start = random.SystemRandom().randrange(FIRST, LAST)
-        for port in [*range(start, LAST), *range(FIRST, start)]:
+        candidates: list[int] = [*range(start, LAST), *range(FIRST, start)]
+        for port in candidates:
             if port in _mine or not _locked(handle, port):
                 continue
             if _unused(port):
@@ -50,6 +52,7 @@ def release(port: int) -> None:
 
 
 def _lock_file() -> int:
+    """The descriptor of the file that holds the locks, one for each process."""
     # By process: closing any descriptor of the file drops a process's locks, and a forked child has none.
     pid = os.getpid()
     if pid not in _handles:

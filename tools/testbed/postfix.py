@@ -1,4 +1,5 @@
-"""Postfix from a configuration folder of its own, as the peer of benchmarks; needs root, as Postfix's master does."""
+"""Postfix from a configuration folder of its own, as the peer of benchmarks; needs root, as Postfix's master
+does."""
 
 import os
 import shutil
@@ -153,7 +154,6 @@ class Postfix:
 
 
 def _give(path: Path, owner: str) -> None:
-    import shutil
 
     shutil.chown(path, owner)
     path.chmod(0o755)

@@ -19,10 +19,10 @@ COMMAND_SECONDS = 60
 class Slapd:
     """One slapd in `folder`, a context manager. The tree's base is the first entry of the LDIF file.
 
-    Attributes: `port` (LDAP, with STARTTLS) and `tls_port` (LDAPS) at `place`, `url` and `tls_url`, `ca` (the file that clients must
-    trust; the server's certificate is for localhost, 127.0.0.1 and its address), `base`, `root_dn` and `root_password`,
-    `service_dn` and `service_password` (an account that may read everything but passwords). Anonymous clients may
-    read too unless `anonymous_read` is off; nobody may read userPassword.
+    Attributes: `port` (LDAP, with STARTTLS) and `tls_port` (LDAPS) at `place`, `url` and `tls_url`, `ca` (the
+    file that clients must trust; the server's certificate is for localhost, 127.0.0.1 and its address), `base`,
+    `root_dn` and `root_password`, `service_dn` and `service_password` (an account that may read everything but
+    passwords). Anonymous clients may read too unless `anonymous_read` is off; nobody may read userPassword.
     """
 
     root_password = "root-secret"
@@ -94,11 +94,22 @@ class Slapd:
         self._as_root("ldapadd", text)
 
     def modify(self, text: str) -> None:
-        """Applies an LDIF text with `changetype:` lines as the root; raises ServerError with the server's answer."""
+        """Applies an LDIF text with `changetype:` lines as the root; raises ServerError with the server's
+        answer."""
         self._as_root("ldapmodify", text)
 
     def _as_root(self, program: str, text: str) -> None:
-        words = [*self._place.command_prefix(), program, "-x", "-H", self.url, "-D", self.root_dn, "-w", self.root_password]
+        words = [
+            *self._place.command_prefix(),
+            program,
+            "-x",
+            "-H",
+            self.url,
+            "-D",
+            self.root_dn,
+            "-w",
+            self.root_password,
+        ]
         done = subprocess.run(
             words, input=text, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
         )

@@ -1,9 +1,9 @@
 """A scriptable SMTP or LMTP server that records what it is sent: the next hop in tests of the sending side.
 
-It runs an event loop in a thread of its own, so that tests of any kind can use it. Commands are answered strictly in
-their order, from whatever has arrived (RFC 2920), whether PIPELINING is announced or not: a client that pipelines
-without leave is visible in `Session.pipelined`. What is accepted is kept byte for byte, without the dots that RFC
-5321, 4.5.2 adds.
+It runs an event loop in a thread of its own, so that tests of any kind can use it. Commands are answered
+strictly in their order, from whatever has arrived (RFC 2920), whether PIPELINING is announced or not: a client
+that pipelines without leave is visible in `Session.pipelined`. What is accepted is kept byte for byte, without
+the dots that RFC 5321, 4.5.2 adds.
 
     with SmtpSink() as sink:
         sink.script("RCPT", "450 4.2.1 later", match="bob@", times=2)
@@ -33,13 +33,24 @@ _T = TypeVar("_T")
 READ_BYTES = 256 * 1024
 START_SECONDS = 10.0
 POLL_SECONDS = 0.005
-DEFAULT_KEYWORDS = ("PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES", "SIZE 104857600")
+DEFAULT_KEYWORDS = (
+    "PIPELINING",
+    "8BITMIME",
+    "SMTPUTF8",
+    "CHUNKING",
+    "DSN",
+    "ENHANCEDSTATUSCODES",
+    "SIZE 104857600",
+)
 
 # The points at which a script may act: the commands, and
 # CONNECT: before the greeting; BODY: while the content comes in; END: after all of it, where LMTP asks for each
 # recipient (`match` is searched for in the recipient's address).
 POINTS = frozenset(
-    "CONNECT EHLO HELO LHLO STARTTLS AUTH MAIL RCPT DATA BDAT BODY END RSET NOOP VRFY QUIT OTHER".split()
+    (
+        *("CONNECT", "EHLO", "HELO", "LHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "BDAT", "BODY", "END"),
+        *("RSET", "NOOP", "VRFY", "QUIT", "OTHER"),
+    )
 )
 
 
@@ -120,9 +131,10 @@ class _Drop(Exception):
 class SmtpSink:
     """The server, a context manager; `port` at `place`.
 
-    `keywords` are announced in answer to EHLO and may be replaced at any time; STARTTLS and AUTH are announced by
-    themselves when there is a `certificate` or there are `users` (name -> password, PLAIN and LOGIN). Commands of
-    extensions that aren't announced are refused as RFC 5321 says. With `implicit_tls` the connection begins with TLS.
+    `keywords` are announced in answer to EHLO and may be replaced at any time; STARTTLS and AUTH are announced
+    by themselves when there is a `certificate` or there are `users` (name -> password, PLAIN and LOGIN).
+    Commands of extensions that aren't announced are refused as RFC 5321 says. With `implicit_tls` the connection
+    begins with TLS.
     """
 
     def __init__(
@@ -248,7 +260,9 @@ class SmtpSink:
 
         try:
             context = server_context(self.certificate) if self.implicit_tls and self.certificate else None
-            listener = self._place.call(lambda: socket.create_server((self._place.address, self.port), backlog=1024))
+            listener = self._place.call(
+                lambda: socket.create_server((self._place.address, self.port), backlog=1024)
+            )
             server = await asyncio.start_server(converse, sock=listener, ssl=context, backlog=1024)
         except OSError as error:
             begun(error)
@@ -591,5 +605,3 @@ def _path(line: str) -> tuple[str, tuple[str, ...]]:
     if found is None:
         return line.partition(":")[2].strip(), ()
     return found[1], tuple(found[2].split())
-
-

@@ -1,7 +1,7 @@
 """The ordinary user that servers run as when the tests run as root.
 
-slapd, Dovecot, Knot and Unbound behave differently as root (or refuse to start), and a test that passes only because
-the server may write everywhere proves little.
+slapd, Dovecot, Knot and Unbound behave differently as root (or refuse to start), and a test that passes only
+because the server may write everywhere proves little.
 """
 
 import os
@@ -60,8 +60,10 @@ def ordinary() -> User:
             return _from_entry(pwd.getpwnam(NAME))
         except KeyError:
             subprocess.run(
-                ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
-                + ["--shell", "/usr/sbin/nologin", NAME],
+                [
+                    *("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"),
+                    *("--shell", "/usr/sbin/nologin", NAME),
+                ],
                 check=True,
                 timeout=COMMAND_SECONDS,
             )
@@ -71,9 +73,9 @@ def ordinary() -> User:
 def reachable(folder: Path, user: User) -> tuple[Path, bool]:
     """A folder for a server's state that `user` can enter, and whether it is outside `folder`.
 
-    Test runners keep their temporary folders closed to others (mode 0700 on a parent, set again by the next run), so
-    for another user than ourselves the state may have to live elsewhere under the system's temporary folder; the
-    caller then removes it.
+    Test runners keep their temporary folders closed to others (mode 0700 on a parent, set again by the next
+    run), so for another user than ourselves the state may have to live elsewhere under the system's temporary
+    folder; the caller then removes it.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

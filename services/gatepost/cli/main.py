@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, str]] = {
     "relay": "the relay and the retry readers, for a pod",
     "mailbox": "one mailbox store, for a pod",
     "check": "validate a directory of manifests",
+    "publish": "put a directory of manifests in force on the log, without an operator",
     "trace": "what happened to a message",
     "quickstart": "make the users and the certificate that examples/quickstart wants",
 }

@@ -288,7 +288,7 @@ def eventually() -> Callable[[Callable[[], bool]], Awaitable[None]]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - nothing tells when another process has done its part
+        while not condition():
             await asyncio.sleep(0.02)
 
 

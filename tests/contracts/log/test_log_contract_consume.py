@@ -106,7 +106,7 @@ async def test_the_background_commits_what_is_finished(
     for record in await take(consumer, 3):
         consumer.finish(record)
     async with asyncio.timeout(LIMIT):
-        while await log.committed(name, f"group.{name}") != {0: 3}:  # noqa: ASYNC110
+        while await log.committed(name, f"group.{name}") != {0: 3}:
             await asyncio.sleep(0.05)
 
 

@@ -4,13 +4,14 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 from testbed.provision import apt, coredns, exim, image, jaeger, kafka, kubernetes
 from testbed.provision.errors import ProvisionError
 
 THINGS: dict[str, tuple[str, Callable[[], object]]] = {
     **{
-        f"apt:{group}": (f"Debian packages: {' '.join(packages)}", lambda group=group: apt.install(group))
+        f"apt:{group}": (f"Debian packages: {' '.join(packages)}", partial(apt.install, group))
         for group, packages in apt.GROUPS.items()
     },
     "kafka": (f"Kafka {kafka.VERSION} (Java, Maven)", kafka.class_archive),
@@ -25,7 +26,9 @@ THINGS: dict[str, tuple[str, Callable[[], object]]] = {
 
 def main() -> int:
     """Installs what the command line names, in that order; 1 when something can't be installed."""
-    parser = argparse.ArgumentParser(prog="python -m testbed.provision", description="Installs the testbed's servers.")
+    parser = argparse.ArgumentParser(
+        prog="python -m testbed.provision", description="Installs the testbed's servers."
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to install; see --list")
     parser.add_argument("--list", action="store_true", help="list what can be installed")
     options = parser.parse_args()

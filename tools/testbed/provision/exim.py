@@ -1,7 +1,7 @@
 """Exim for benchmarks, unpacked beside the package database.
 
-Debian's Exim and Postfix exclude each other as the machine's mail server, and a benchmark wants both. Exim's program
-needs nothing but its libraries, so its packages are unpacked into the cache instead of being installed.
+Debian's Exim and Postfix exclude each other as the machine's mail server, and a benchmark wants both. Exim's
+program needs nothing but its libraries, so its packages are unpacked into the cache instead of being installed.
 """
 
 import os

@@ -32,7 +32,14 @@ def _bootstrap(folder: Path) -> None:
     apt.install("node")
     program = command.require("mmdebstrap", "run `python -m testbed.provision apt:node`")
     command.run(
-        [program, "--mode=root", "--variant=extract", f"--include={','.join(PACKAGES)}", SUITE, folder / "root.tar"],
+        [
+            program,
+            "--mode=root",
+            "--variant=extract",
+            f"--include={','.join(PACKAGES)}",
+            SUITE,
+            folder / "root.tar",
+        ],
         seconds=BUILD_SECONDS,
         nice=True,
     )

@@ -23,7 +23,8 @@ def _build(folder: Path) -> None:
     shutil.copyfile(module / "go.sum", work / "go.sum")
     program = folder / "jaeger-all-in-one"
     golang.go(
-        *("build", "-mod=mod", "-trimpath", "-ldflags", "-s -w", "-o", program, f"{MODULE}/cmd/all-in-one"), cwd=work
+        *("build", "-mod=mod", "-trimpath", "-ldflags", "-s -w", "-o", program, f"{MODULE}/cmd/all-in-one"),
+        cwd=work,
     )
     shutil.rmtree(work)
 

@@ -12,6 +12,8 @@ from testbed.provision.cache import built
 
 VERSION = "4.3.1"
 SLF4J_VERSION = "1.7.36"
+# Any UUID will do, but not the first few, which Kafka reserves and then refuses at its start.
+CLUSTER_ID = "Z2F0ZXBvc3QtdGVzdGJlZA"
 JAVA_HINT = "run `python -m testbed.provision apt:java`"
 DOWNLOAD_SECONDS = 600
 FORMAT_SECONDS = 120
@@ -70,8 +72,10 @@ def _format(folder: Path) -> None:
         f"controller.listener.names=CONTROLLER\nlog.dirs={folder / 'data'}\n"
     )
     command.run(
-        [java(), "-XX:TieredStopAtLevel=1", "-cp", class_path(install()), "kafka.tools.StorageTool", "format"]
-        + ["-t", "Z2F0ZXBvc3QtdGVzdGJlZA", "-c", settings],
+        [
+            *(java(), "-XX:TieredStopAtLevel=1", "-cp", class_path(install())),
+            *("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", settings),
+        ],
         seconds=FORMAT_SECONDS,
     )
     (folder / "data" / "bootstrap.checkpoint").rename(folder / "bootstrap.checkpoint")
@@ -84,8 +88,10 @@ def _download(folder: Path) -> None:
     pom = folder / "pom.xml"
     pom.write_text(_POM)
     command.run(
-        [maven, "-q", "-B", "-f", pom, "dependency:copy-dependencies", "-DincludeScope=runtime"]
-        + [f"-DoutputDirectory={folder}"],
+        [
+            *(maven, "-q", "-B", "-f", pom, "dependency:copy-dependencies", "-DincludeScope=runtime"),
+            f"-DoutputDirectory={folder}",
+        ],
         cwd=folder,
         seconds=DOWNLOAD_SECONDS,
     )
@@ -93,7 +99,6 @@ def _download(folder: Path) -> None:
 
 
 def _java_version() -> str:
-    # `java -version` writes to standard error; -XshowSettings would be slower.
     return command.run([java(), "--version"], seconds=60)
 
 

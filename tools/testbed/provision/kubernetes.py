@@ -1,7 +1,7 @@
 """Kubernetes: control plane, etcd and node programs as one Go binary, kubectl and helm from a wheel.
 
-The binary is built through Go modules with Kubernetes' own pins. kubectl and helm are the official builds, shipped in
-a PyPI wheel that is checked by its hash.
+The binary is built through Go modules with Kubernetes' own pins. kubectl and helm are the official builds,
+shipped in a PyPI wheel that is checked by its hash.
 """
 
 import importlib.util
@@ -75,7 +75,8 @@ def _go_mod(original: str) -> str:
 
 
 def _version_flags() -> str:
-    """Linker flags that stamp the version in: without it the API server calls itself v0.0.0 and charts refuse it."""
+    """Linker flags that stamp the version in: without it the API server calls itself v0.0.0 and charts refuse
+    it."""
     major, minor, _ = VERSION.split(".")
     stamp = {
         "gitVersion": f"v{VERSION}",
@@ -94,8 +95,10 @@ def _unpack_clients(folder: Path) -> None:
     requirement = folder / "requirements.txt"
     requirement.write_text(f"{CLIENTS_PACKAGE}=={CLIENTS_VERSION} --hash=sha256:{CLIENTS_SHA256}\n")
     command.run(
-        [*_pip(), "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
-        + ["--dest", folder, "-r", requirement],
+        [
+            *(*_pip(), "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"),
+            *("--dest", folder, "-r", requirement),
+        ],
         seconds=DOWNLOAD_SECONDS,
     )
     requirement.unlink()

@@ -30,7 +30,7 @@ from aiokafka.structs import RecordMetadata
 from gatepost.backends.log_kafka.connection import START_SECONDS, client_options
 from gatepost.backends.log_kafka.health import Health
 from gatepost.backends.partitioning import partition_of
-from gatepost.backends.pending import Outcome, Pending, all_of
+from gatepost.backends.pending import Deadlines, Outcome, Pending, all_of
 from gatepost.core.manifest.settings import KafkaSettings
 from gatepost.core.ports.log import Entry, LogError, LogMisconfigured, LogUnavailable, LogUnknown, Position
 
@@ -59,24 +59,21 @@ _log = structlog.get_logger(__name__)
 class _Flight(Pending):
     """An append that the producer has taken."""
 
-    __slots__ = ("_future", "_owner", "_partition", "_topic")
+    __slots__ = ("_owner", "_partition", "_topic")
 
     def __init__(self, owner: Producer, topic: str, partition: int, future: asyncio.Future[RecordMetadata]) -> None:
         super().__init__(owner.loop)
         self._owner = owner
         self._topic = topic
         self._partition = partition
-        self._future = future
         future.add_done_callback(self._landed)
 
-    def doubt(self) -> LogUnknown:
-        """The limit has passed: return what to raise; what comes later goes to its outcome."""
-        outcome = self.outcome = Outcome(self._owner.loop)
+    def expire(self) -> None:
+        """The limit has passed: the caller gets LogUnknown, and what comes later goes to its outcome."""
+        if self.waiter.done():
+            return
         self._owner.health.doubted(self._topic, self._partition)
-        if self._future.done():
-            # It came in the same moment, and went to a waiter that nobody looks at any more.
-            self._landed(self._future)
-        return LogUnknown("the append did not end within its limit; it may still be written", outcome)
+        super().expire()
 
     def _landed(self, future: asyncio.Future[RecordMetadata]) -> None:
         """The producer has come to an end with it."""
@@ -108,6 +105,7 @@ class Producer:
         self._client_id = client_id
         self.health = health
         self.loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines(self.loop)
         self._producer: AIOKafkaProducer | None = None
         self._replacing: asyncio.Task[None] | None = None
         self._retired: set[asyncio.Task[None]] = set()
@@ -136,69 +134,62 @@ class Producer:
     # -- appending
 
     async def append(self, entry: Entry, limit: float) -> Position:
-        flight: _Flight | None = None
-        try:
-            async with asyncio.timeout(limit):
-                flight = await self._send(entry)
-                return await flight.waiter
-        except TimeoutError:
-            if flight is None:
-                raise LogUnavailable(f"{entry.topic} could not be written to within {limit:g} s") from None
-            raise flight.doubt() from None
+        flight = await self._send(entry, limit)
+        self._deadlines.add(flight, limit)
+        return await flight.waiter
 
     async def append_many(self, entries: Sequence[Entry], limit: float) -> Sequence[Position]:
+        deadline = self.loop.time() + limit
         flights: list[_Flight] = []
         try:
-            async with asyncio.timeout(limit):
-                for entry in entries:
-                    flights.append(await self._send(entry))
-                if flights:
-                    await asyncio.wait([flight.waiter for flight in flights])
-        except TimeoutError:
-            if not flights:
-                raise LogUnavailable(f"{entries[0].topic} could not be written to within {limit:g} s") from None
-            self._doubt(flights)
-            if len(flights) < len(entries):
-                raise self._partly(flights, f"the others were not sent within {limit:g} s") from None
-        except LogError as error:
-            if not flights:
-                raise
-            raise self._partly(flights, str(error)) from error
-        except asyncio.CancelledError:
+            for entry in entries:
+                flights.append(await self._send(entry, max(deadline - self.loop.time(), 0)))
+        except BaseException as error:
             for flight in flights:
                 flight.abandon()
+            if flights and isinstance(error, LogError):
+                reason = f"{len(flights)} of {len(entries)} entries may be written, the others are not: {error}"
+                raise never_known(reason, self.loop) from error
             raise
+        for flight in flights:
+            self._deadlines.add(flight, max(deadline - self.loop.time(), 0))
         return await all_of(flights)
 
-    @staticmethod
-    def _doubt(flights: Sequence[_Flight]) -> None:
-        for flight in flights:
-            if not flight.waiter.done():
-                flight.waiter.set_exception(flight.doubt())
-
-    def _partly(self, flights: Sequence[_Flight], reason: str) -> LogUnknown:
-        """Return what to raise when some of the entries are on their way and others never will be."""
-        for flight in flights:
-            flight.abandon()
-        return never_known(f"{len(flights)} of the entries may be written: {reason}", self.loop)
-
-    async def _send(self, entry: Entry) -> _Flight:
+    async def _send(self, entry: Entry, limit: float) -> _Flight:
         """Hand an entry to the producer; nothing is written unless this returns. Raises LogUnavailable."""
         if not self.health.available:
             raise LogUnavailable("kafka does not answer")
-        producer = self._producer
-        if producer is None:
-            producer = await self._next_producer()
-        partition = self._choose(producer, entry)
-        if partition is None:
-            partition = await self._look_up(producer, entry)
         try:
-            future: asyncio.Future[RecordMetadata] = await producer.send(
-                entry.topic, entry.value, entry.key, partition, None, list(entry.headers)
-            )
+            producer = self._producer
+            partition = None if producer is None else self._choose(producer, entry)
+            if producer is None or partition is None:
+                async with asyncio.timeout(limit):
+                    producer = await self._next_producer()
+                    partition = await self._look_up(producer, entry)
+            future = await self._hand_over(producer, entry, partition, limit)
+        except TimeoutError:
+            raise LogUnavailable(f"{entry.topic} could not be written to within {limit:g} s") from None
         except (KafkaError, AssertionError) as error:
-            raise LogUnavailable(f"{entry.topic}/{partition} cannot be written to: {error!r}") from error
+            raise LogUnavailable(f"{entry.topic} cannot be written to: {error!r}") from error
         return _Flight(self, entry.topic, partition, future)
+
+    async def _hand_over(
+        self, producer: AIOKafkaProducer, entry: Entry, partition: int, limit: float
+    ) -> asyncio.Future[RecordMetadata]:
+        """Have the producer take an entry; it waits when the partition's batch is full."""
+        arguments = (entry.topic, entry.value, entry.key, partition, None, list(entry.headers))
+        # Nearly always there is room, and send() comes to its end without waiting: then it needs no time limit,
+        # whose timer would cost a tenth of the whole append.
+        sending = producer.send(*arguments)
+        try:
+            sending.send(None)
+        except StopIteration as done:
+            future: asyncio.Future[RecordMetadata] = done.value
+            return future
+        sending.close()
+        async with asyncio.timeout(limit):
+            late: asyncio.Future[RecordMetadata] = await producer.send(*arguments)
+        return late
 
     def _choose(self, producer: AIOKafkaProducer, entry: Entry) -> int | None:
         """Return the partition, or None while the topic is not known."""
@@ -234,10 +225,7 @@ class Producer:
 
     async def _look_up(self, producer: AIOKafkaProducer, entry: Entry) -> int:
         """Wait until the topic is known (the caller has the limit)."""
-        try:
-            await producer.partitions_for(entry.topic)
-        except KafkaError as error:
-            raise LogUnavailable(f"{entry.topic} cannot be written to: {error!r}") from error
+        await producer.partitions_for(entry.topic)
         partition = self._choose(producer, entry)
         if partition is None:
             raise LogUnavailable(f"{entry.topic} cannot be written to: it was not found")
@@ -271,7 +259,7 @@ class Producer:
 
     async def _next_producer(self) -> AIOKafkaProducer:
         """Wait for the producer that is being started (the caller has the limit)."""
-        if self._replacing is not None:
+        if self._producer is None and self._replacing is not None:
             await asyncio.shield(self._replacing)
         if self._producer is None:
             raise LogUnavailable("the log is not connected")

@@ -12,7 +12,8 @@ import msgspec
 
 from gatepost.core.manifest.object import DomainText
 
-Generation = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+# The API server holds a schema's `maximum` as a float, so that 2**63 - 1 would overflow into a negative limit.
+Generation = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Time = Annotated[str, msgspec.Meta(max_length=64, extra_json_schema={"format": "date-time"})]
 
 MAX_MESSAGE = 32768  # metav1.Condition

@@ -1,0 +1,65 @@
+"""The image `gatepost-kafka`: one Kafka broker for trying out, from Debian's Java and the broker's jars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from images.layers import key_of, tree_layer
+from testbed.ociimage import file_layer, write_image
+from testbed.provision import apt, command
+from testbed.provision import kafka as provision
+from testbed.provision.cache import built
+
+SUITE: Final = "bookworm"
+PACKAGES: Final = ("openjdk-17-jre-headless", "busybox-static", "libc-bin")
+BUILD_SECONDS: Final = 900
+USER: Final = 10001
+START: Final = Path(__file__).with_name("start-kafka.sh")
+FORM: Final = "1"
+
+
+def build_kafka(out: Path, tag: str) -> Path:
+    """Writes the image to `out`."""
+    return write_image(
+        out,
+        f"docker.io/gatepost/gatepost-kafka:{tag}",
+        [_root() / "root.tar", *_jars()],
+        entrypoint=["/bin/busybox", "sh", "/opt/kafka/start.sh"],
+        env={"LANG": "C.UTF-8", "HOME": "/tmp"},
+        user=f"{USER}:{USER}",
+        workdir="/tmp",
+        labels={"org.opencontainers.image.title": "gatepost-kafka", "org.opencontainers.image.licenses": "Apache-2.0"},
+    )
+
+
+def _root() -> Path:
+    return built("image-java", key_of([FORM, SUITE, *PACKAGES]), _bootstrap)
+
+
+def _bootstrap(folder: Path) -> None:
+    apt.install("node")
+    program = command.require("mmdebstrap", "run `python -m testbed.provision apt:node`")
+    command.run(
+        [program, "--mode=root", "--variant=extract", f"--include={','.join(PACKAGES)}"]
+        # Nobody reads them in a container.
+        + ["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"]
+        + [SUITE, folder / "root.tar"],
+        seconds=BUILD_SECONDS,
+        nice=True,
+    )
+
+
+def _jars() -> list[Path]:
+    folder = built("image-kafka", f"{provision.VERSION}-{key_of([FORM, START])}", _add_jars)
+    return [folder / "jars.tar", folder / "system.tar"]
+
+
+def _add_jars(folder: Path) -> None:
+    tree_layer(folder / "jars.tar", provision.install(), "/opt/kafka/libs")
+    files: dict[str, Path | bytes] = {
+        "etc/passwd": f"root:x:0:0:root:/:/sbin/nologin\nkafka:x:{USER}:{USER}::/tmp:/sbin/nologin\n".encode(),
+        "etc/group": f"root:x:0:\nkafka:x:{USER}:\n".encode(),
+        "opt/kafka/start.sh": START.read_bytes(),
+    }
+    file_layer(folder / "system.tar", files)
