@@ -126,11 +126,14 @@ class Client:
         """The next reply, all of its lines, with CR LF between them."""
         lines = []
         while True:
-            async with asyncio.timeout(PATIENCE):
-                line = await self.reader.readuntil(b"\r\n")
-            lines.append(line[:-2].decode())
-            if line[3:4] != b"-":
+            line = await self.line()
+            lines.append(line)
+            if line[3:4] != "-":
                 return "\r\n".join(lines)
+
+    async def line(self) -> str:
+        async with asyncio.timeout(PATIENCE):
+            return (await self.reader.readuntil(b"\r\n"))[:-2].decode()
 
     async def ask(self, command: str | bytes) -> str:
         """Send one line and return its reply."""

@@ -28,8 +28,9 @@ class Member(Server):
     def __init__(self, service: str, name: str, folder: Path, settings: Mapping[str, Any], *words: str) -> None:
         self.service = service
         self.admin = ports.reserve()
-        self.mx = ports.reserve() if service in ("edge", "run") else 0
-        self.submission = ports.reserve() if service in ("edge", "run") else 0
+        roles = {one["role"] for one in settings.get("listeners", [])} if service in ("edge", "run") else set()
+        self.mx = ports.reserve() if "mx" in roles else 0
+        self.submission = ports.reserve() if "submission" in roles else 0
         folder.mkdir(parents=True, exist_ok=True)
         self.state = folder / "state"
         document = _with_ports(settings, self)
@@ -41,7 +42,7 @@ class Member(Server):
             target = folder / "gatepost.yaml"
             target.write_text(json.dumps(document))
         self.config = target
-        taken = [self.admin, *([self.mx, self.submission] if self.mx else [])]
+        taken = [port for port in (self.admin, self.mx, self.submission) if port]
         super().__init__(
             name,
             [GATEPOST, service, "--config", target, "--state", self.state, *words],

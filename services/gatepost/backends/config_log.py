@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from gatepost.core.config_head import (
@@ -31,7 +32,7 @@ from gatepost.core.config_head import (
     split,
 )
 from gatepost.core.configuration import Configuration, decode_configuration
-from gatepost.core.ports.log import Entry, Follower, Log, LogError, Record
+from gatepost.core.ports.log import Entry, Follower, Log, LogError, LogUnavailable, Record
 from gatepost.core.topics import Topics
 from gatepost.telemetry import metrics
 
@@ -39,6 +40,7 @@ FETCH_LIMIT_S: Final = 1.0
 APPEND_LIMIT_S: Final = 10.0
 ACK_EVERY_S: Final = 10.0  # a process that was not heard of for three times this long is not alive
 ALIVE_MS: Final = 30_000
+LOAD_LIMIT_S: Final = 30.0
 RETRY_S: Final = 2.0
 CACHE_FILE: Final = "configuration.json"
 
@@ -120,8 +122,8 @@ class LogConfiguration:
             return
         try:
             self._put_in_force(decode_configuration(data))
-        except ValueError as error:
-            _log.warning("config.cache", file=str(self._cache), reason=str(error))
+        except Exception as error:  # whatever is wrong with it: the log has it anew
+            _log.warning("config.cache", file=str(self._cache), reason=repr(error))
 
     async def _follow(self) -> None:
         while True:
@@ -150,25 +152,34 @@ class LogConfiguration:
             return
         try:
             configuration = join(head, self._topic.parts)
+            if configuration != self._current:
+                self._put_in_force(configuration)
+                self._write_cache(configuration)
         except HeadError as error:
-            if str(error) != self._error:
-                self._error = str(error)
-                metrics.CONFIG_REFUSED.add()
-                _log.error("config.refused", reason=self._error, generation=head.generation)
-                self._changed.set()
-            return
-        self._head, self._error = head, ""
-        if configuration != self._current:
-            self._put_in_force(configuration)
-            self._write_cache(configuration)
-        self._changed.set()
+            self._refuse(head, str(error))
+        except Exception as error:  # a fault of ours must not end the following: the ack tells the operator
+            self._refuse(head, f"it cannot be put in force: {error!r}")
+        else:
+            self._head, self._error = head, ""
+            self._changed.set()
+
+    def _refuse(self, head: Head, reason: str) -> None:
+        if reason != self._error:
+            self._error = reason
+            metrics.CONFIG_REFUSED.add()
+            _log.error("config.refused", reason=reason, generation=head.generation)
+            self._changed.set()
 
     def _put_in_force(self, configuration: Configuration) -> None:
-        self._current = configuration
+        before, self._current = self._current, configuration
+        try:
+            for callback in self._callbacks:
+                callback(configuration)
+        except BaseException:
+            self._current = before
+            raise
         metrics.CONFIG_LOADED.set(1)
         _log.info("config.loaded", domains=len(configuration.domains), hash=configuration.hash[:12])
-        for callback in self._callbacks:
-            callback(configuration)
 
     def _write_cache(self, configuration: Configuration) -> None:
         """Replace the cache atomically; a disk that is full costs only the cache."""
@@ -189,7 +200,7 @@ class LogConfiguration:
                 at_ms=self._now_ms(),
                 epoch=head.epoch if head else 0,
                 generation=head.generation if head else 0,
-                hash=self._current.hash if self._current else "",
+                hash=self._hash(),
                 error=self._error,
             )
             try:
@@ -201,6 +212,12 @@ class LogConfiguration:
                 async with asyncio.timeout(ACK_EVERY_S):
                     await self._changed.wait()
 
+    def _hash(self) -> str:
+        """What is in force, as the operator named it: a reader that passes over fields would reckon another hash."""
+        if self._head is not None:
+            return self._head.hash
+        return self._current.hash if self._current is not None else ""
+
 
 class ConfigurationPublisher:
     """The operator's side: writes parts, then a head under its epoch; removes heads of older epochs."""
@@ -211,16 +228,20 @@ class ConfigurationPublisher:
 
     async def load(self) -> Head | None:
         """Read the topic to its end and return the head in force. Raises LogError."""
-        self._topic = _ConfigTopic()
+        topic = _ConfigTopic()
         follower = self._log.follower(self._topics.config)
         await follower.start()
         try:
-            while not follower.caught_up:
-                for record in await follower.fetch(FETCH_LIMIT_S):
-                    self._topic.take(record.key, record.value)
+            async with asyncio.timeout(LOAD_LIMIT_S):
+                while not follower.caught_up:
+                    for record in await follower.fetch(FETCH_LIMIT_S):
+                        topic.take(record.key, record.value)
+        except TimeoutError:
+            raise LogUnavailable(f"the config topic was not read to its end within {LOAD_LIMIT_S:.0f} s") from None
         finally:
             await follower.close()
-        return newest(self._topic.heads)
+        self._topic = topic
+        return newest(topic.heads)
 
     def configuration(self) -> Configuration | None:
         """The configuration in force as load() found it or publish() wrote it; None without a usable one."""
@@ -245,13 +266,16 @@ class ConfigurationPublisher:
             parts=tuple(digest for digest, _ in parts),
         )
         await self._log.append(Entry(self._topics.config, encode(head), head_key(epoch)), APPEND_LIMIT_S)
-        await self._clean(head)
         self._topic.parts.update(parts)
         self._topic.heads[epoch] = head
+        try:
+            await self._clean(head)
+        except LogError as error:  # what is left over harms nobody and goes with the next publication
+            _log.warning("config.leftovers", reason=str(error))
         return head
 
     async def _clean(self, head: Head) -> None:
-        """Remove heads of older epochs and parts that no head names."""
+        """Remove heads of older epochs and parts that the newest head does not name."""
         old = [epoch for epoch in self._topic.heads if epoch < head.epoch]
         keep = set(head.parts)
         unused = [digest for digest in self._topic.parts if digest not in keep]
@@ -265,11 +289,16 @@ class ConfigurationPublisher:
 
 
 class AckReader:
-    """Follows the acks: what each process runs. `on_ack` is called after each change."""
+    """Follows the acks: what each process runs. `on_ack` is called when one says something new, or is new."""
 
-    def __init__(self, log: Log, topics: Topics, on_ack: Callable[[], None]) -> None:
-        self._log, self._topics, self._on_ack = log, topics, on_ack
-        self.acks: dict[str, Ack] = {}
+    def __init__(self, log: Log, topics: Topics, on_ack: Callable[[], None], now_ms: Callable[[], int]) -> None:
+        self._log, self._topics, self._on_ack, self._now_ms = log, topics, on_ack, now_ms
+        self._acks: dict[str, Ack] = {}
+
+    @property
+    def acks(self) -> tuple[Ack, ...]:
+        """All that is known. `at_ms` is when a process was last heard of, by this machine's clock."""
+        return tuple(self._acks.values())
 
     async def run(self) -> None:
         """Follow until cancelled; waits while the log is away."""
@@ -278,7 +307,8 @@ class AckReader:
             try:
                 await follower.start()
                 while True:
-                    if self._take(await follower.fetch(FETCH_LIMIT_S)):
+                    fresh = follower.caught_up  # else it is the past that is being read
+                    if self._take(await follower.fetch(FETCH_LIMIT_S), fresh):
                         self._on_ack()
             except LogError as error:
                 _log.warning("acks.wait", reason=str(error))
@@ -286,14 +316,18 @@ class AckReader:
                 await follower.close()
             await asyncio.sleep(RETRY_S)
 
-    def _take(self, records: Sequence[Record]) -> bool:
+    def _take(self, records: Sequence[Record], fresh: bool) -> bool:
+        """Whether anything but a time has changed."""
         changed = False
         for record in records:
             pod = (record.key or b"").decode("utf-8", "replace")
             ack = decode_ack(record.value) if record.value else None
             if ack is None:
-                changed |= self.acks.pop(pod, None) is not None
-            else:
-                self.acks[pod] = ack
-                changed = True
+                changed |= self._acks.pop(pod, None) is not None
+                continue
+            # Other machines' clocks are not ours: what arrives now was said now.
+            ack = msgspec.structs.replace(ack, at_ms=self._now_ms()) if fresh else ack
+            known = self._acks.get(pod)
+            changed |= known is None or msgspec.structs.replace(known, at_ms=ack.at_ms) != ack
+            self._acks[pod] = ack
         return changed

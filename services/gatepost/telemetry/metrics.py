@@ -112,3 +112,18 @@ DNS = Counter("gatepost.dns.questions", "{question}", "DNS questions by outcome"
 # -- configuration
 CONFIG_LOADED = Gauge("gatepost.config.loaded", "1", "whether a configuration is in force")
 CONFIG_REFUSED = Counter("gatepost.config.refused", "{configuration}", "configurations that could not be used")
+# -- operator
+OPERATOR_LEADER = Gauge("gatepost.operator.leader", "1", "whether this operator holds the Lease")
+OPERATOR_OBJECTS = Gauge(
+    "gatepost.operator.objects", "{object}", "objects by kind and whether they are accepted", ("kind", "accepted")
+)
+OPERATOR_EDGES = Gauge("gatepost.operator.edges", "{pod}", "edge pods that report what they run")
+OPERATOR_HELD_BACK = Gauge(
+    "gatepost.operator.removals.held", "{domain}", "domains whose removal waits for a person's word"
+)
+OPERATOR_PUBLISHED = Counter(
+    "gatepost.operator.published", "{configuration}", "publications by outcome", ("outcome",)
+)
+OPERATOR_STATUS_WRITES = Counter(
+    "gatepost.operator.status.writes", "{write}", "status writes by outcome", ("outcome",)
+)

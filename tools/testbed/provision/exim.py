@@ -5,6 +5,7 @@ program needs nothing but its libraries, so its packages are unpacked into the c
 """
 
 import os
+import pwd
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from testbed.provision.cache import built
 from testbed.provision.errors import ProvisionError
 
 PACKAGE = "exim4-daemon-light"
+USER = "Debian-exim"
 LIBRARY_FOLDER = "usr/lib/x86_64-linux-gnu"
 DOWNLOAD_SECONDS = 300
 
@@ -22,8 +24,9 @@ def install() -> Path:
 
     Run it with `LD_LIBRARY_PATH` set to LIBRARY_FOLDER below it, where libraries may be that the machine lacks.
     """
-    version = os.uname().machine
-    return built("exim", version, _unpack)
+    folder = built("exim", os.uname().machine, _unpack)
+    _make_user()
+    return folder
 
 
 def _unpack(folder: Path) -> None:
@@ -37,6 +40,17 @@ def _unpack(folder: Path) -> None:
         package.unlink()
     if not (folder / "usr/sbin/exim4").is_file():
         raise ProvisionError(f"{PACKAGE} holds no usr/sbin/exim4")
+
+
+def _make_user() -> None:
+    """Makes the user whose name is compiled into Debian's Exim, which doesn't even show its version without."""
+    try:
+        pwd.getpwnam(USER)
+    except KeyError:
+        if os.geteuid() != 0:
+            raise ProvisionError(f"Exim needs the user {USER}, whom only root can make") from None
+        words = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/var/spool/exim4"]
+        command.run([*words, "--shell", "/usr/sbin/nologin", USER], seconds=60)
 
 
 def _missing_libraries() -> list[str]:

@@ -1,0 +1,68 @@
+"""Objects of the cluster -> a configuration and each object's conditions; pure but for a memo of what was read.
+
+An object that cannot be read (it was stored under an older or newer schema) is Invalid by itself; all the
+others go through the same compile as everywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from gatepost.core.compile import Condition, Status, Surroundings, compile_manifests
+from gatepost.core.compile.conditions import ACCEPTED
+from gatepost.core.configuration import Configuration
+from gatepost.core.manifest.documents import read_object
+from gatepost.core.manifest.mail_domain import MailDomain
+from gatepost.core.manifest.object import ObjectKey
+from gatepost.core.manifest.read import ManifestError
+from gatepost.core.manifest.relay_policy import RelayPolicy
+from gatepost_operator.objects import StoredObject
+
+INVALID: Final = "Invalid"
+
+
+class Compilation(msgspec.Struct, frozen=True):
+    """`hash` is the configuration's, reckoned once."""
+
+    configuration: Configuration
+    hash: str
+    conditions: dict[ObjectKey, tuple[Condition, ...]]
+
+
+class Compiler:
+    """Compiles all objects; remembers what it read of each generation, since most do not change."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._read: dict[tuple[str, int], MailDomain | RelayPolicy | ManifestError] = {}
+
+    def compile(self, objects: Sequence[StoredObject]) -> Compilation:
+        """Never raises for what a user wrote: each fault is a condition of its object."""
+        read = {(stored.uid, stored.generation): self._one(stored) for stored in objects}
+        self._read = read
+        each = [(stored.key, read[stored.uid, stored.generation]) for stored in objects]
+        compiled = compile_manifests(
+            [manifest for _, manifest in each if isinstance(manifest, MailDomain)],
+            [manifest for _, manifest in each if isinstance(manifest, RelayPolicy)],
+            self._around,
+        )
+        invalid = {key: (_invalid(fault),) for key, fault in each if isinstance(fault, ManifestError)}
+        configuration = compiled.configuration
+        return Compilation(configuration, configuration.hash, {**compiled.conditions, **invalid})
+
+    def _one(self, stored: StoredObject) -> MailDomain | RelayPolicy | ManifestError:
+        known = self._read.get((stored.uid, stored.generation))
+        if known is not None:
+            return known
+        try:
+            return read_object(stored.document, "the API server")
+        except ManifestError as error:
+            return error
+
+
+def _invalid(fault: ManifestError) -> Condition:
+    text = f"{fault.field}: {fault.reason}" if fault.field else fault.reason
+    return Condition(ACCEPTED, Status.FALSE, INVALID, text)

@@ -1,0 +1,45 @@
+"""A guard: when most domains would vanish at once, somebody probably made a mistake, and mail would be refused.
+
+The configuration in force then stays until a person says how many domains may go.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from gatepost.core.configuration import Configuration
+
+ANNOTATION: Final = "gatepost.dev/allow-mass-removal"
+"""On the operator's Lease: the number of domains that may be removed at once. Used up by one publication."""
+
+
+class Removal(msgspec.Struct, frozen=True):
+    """A removal that waits for a person's word."""
+
+    domains: tuple[str, ...]
+    of: int
+
+    def __str__(self) -> str:
+        some = ", ".join(self.domains[:5]) + (", ..." if len(self.domains) > 5 else "")
+        return f"{len(self.domains)} of {self.of} domains would be removed at once ({some})"
+
+
+def held_back(old: Configuration | None, new: Configuration, allowed: int) -> Removal | None:
+    """Return the removal that must wait, None when the new configuration may replace the old one.
+
+    More than one domain, and more than half of all, need `allowed` to be at least as many.
+    """
+    if old is None:
+        return None
+    before = {domain.domain for domain in old.domains}
+    removed = before - {domain.domain for domain in new.domains}
+    if len(removed) <= 1 or len(removed) * 2 <= len(before) or len(removed) <= allowed:
+        return None
+    return Removal(tuple(sorted(removed)), len(before))
+
+
+def read_allowance(text: object) -> int:
+    """Return the number in the annotation, 0 for anything that is none."""
+    return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 10 else 0

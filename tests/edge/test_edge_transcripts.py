@@ -1,0 +1,76 @@
+"""Runs every dialogue of tests/transcripts (its README has the format)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+import yaml
+
+from gatepost.core.configuration import ListenerPolicy
+
+if TYPE_CHECKING:
+    from conftest import Client, Edge, MakeEdge
+
+FOLDER = Path(__file__).parent.parent / "transcripts"
+ESCAPE = re.compile(r"\\(?:(r)|(n)|(0)|x([0-9a-f]{2})|(\\))")
+SIMPLE = {1: "\r", 2: "\n", 3: "\0", 5: "\\"}
+
+
+def unescape(text: str) -> bytes:
+    def one(found: re.Match[str]) -> str:
+        if found.group(4):
+            return chr(int(found.group(4), 16))
+        assert found.lastindex is not None
+        return SIMPLE[found.lastindex]
+
+    return ESCAPE.sub(one, text).encode("latin-1")
+
+
+def policy_of(lines: list[str]) -> dict[str, Any]:
+    wanted = yaml.safe_load("\n".join(line[2:] for line in lines if line.startswith("% "))) or {}
+    policy = msgspec.convert({"listener": "mx", **wanted}, ListenerPolicy)
+    return {name: getattr(policy, name) for name in wanted}
+
+
+def steps(lines: list[str]) -> Iterator[tuple[str, str]]:
+    for line in lines:
+        if line and not line.startswith(("#", "%")):
+            mark, _, text = line.partition(" ")
+            yield mark, text
+
+
+async def play(edge: Edge, client: Client, lines: list[str]) -> None:
+    last = ""
+    for mark, text in steps(lines):
+        match mark, text:
+            case "C:", _:
+                client.send(unescape(text) + b"\r\n")
+            case "X:", _:
+                client.send(unescape(text))
+            case "=", _:
+                assert len(edge.messages()) == int(text), "messages accepted"
+            case "S:", "<end>":
+                assert await client.rest() == b""
+            case "S:", "...":
+                while last[3:4] == "-":
+                    last = await client.line()
+            case "S:", _:
+                last = await client.line()
+                if text.startswith("~"):
+                    assert re.fullmatch(text[1:], last), f"{last!r} is not {text!r}"
+                else:
+                    assert last.startswith(text), f"{last!r} does not begin with {text!r}"
+            case _:
+                raise ValueError(f"{mark} {text}")
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.txt")), ids=lambda path: path.stem)
+async def test_transcript(path: Path, make_edge: MakeEdge) -> None:
+    lines = path.read_text("utf-8").splitlines()
+    edge = await make_edge(**policy_of(lines))
+    await play(edge, await edge.connect(), lines)
