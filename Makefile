@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR)/tools
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 
-.PHONY: help run test check lint format types contracts fast test-servers test-kill test-node bench crds lock venv clean
+.PHONY: help run test check lint format types contracts fast test-servers test-kill test-node bench crds docs generated lock venv clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -42,7 +42,7 @@ run: $(VENV)/.run  ## the gateway in the foreground on its embedded log: MX 2525
 test: $(VENV)/.dev  ## everything: fast tests, real servers, kill tests, Kubernetes; cold < 60 min, warm < 15 min
 	@bash tools/test_everything.sh
 
-check: $(VENV)/.dev lint types contracts crds-fresh fast  ## format, lint, types, import contracts, fast tests; < 90 s
+check: $(VENV)/.dev lint types contracts generated fast  ## format, lint, types, import contracts, fast tests; < 90 s
 
 lint: $(VENV)/.dev  ## ruff
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
@@ -60,8 +60,11 @@ contracts: $(VENV)/.dev  ## who may import whom
 crds: $(VENV)/.dev  ## write crds/ from the types
 	@$(BIN)/python -m crdgen
 
-crds-fresh: $(VENV)/.dev
-	@$(BIN)/python -m crdgen --check
+docs: $(VENV)/.dev  ## write the reference pages from the types
+	@$(BIN)/python -m docgen
+
+generated: $(VENV)/.dev  ## what is written from the types is up to date
+	@$(BIN)/python -m crdgen --check && $(BIN)/python -m docgen --check
 
 fast: $(VENV)/.dev  ## tests without servers; < 60 s
 	@$(PYTEST) -q -n $(WORKERS) -m "not servers and not kill and not node and not proofs"

@@ -41,7 +41,7 @@ pytest() { "$BIN/python" -m pytest -q "$@"; }
 lane 'lint' make --no-print-directory lint
 lane 'types' make --no-print-directory types
 lane 'contracts' make --no-print-directory contracts
-lane 'CRDs are fresh' make --no-print-directory crds-fresh
+lane 'generated files are fresh' make --no-print-directory generated
 lane 'fast tests' pytest -n 2 -m 'not servers and not kill and not node and not proofs'
 lane 'builds' built "$builds" "$WORK/builds.log"
 lane 'servers' pytest -n 2 --dist loadgroup -m 'servers and not kill and not node'

@@ -51,7 +51,7 @@ class LeaseKeeper:
         timing: Timing = Timing(),  # noqa: B008  (frozen)
     ) -> None:
         """`identity` must be another one for each process. `now` gives RFC 3339 with microseconds, UTC."""
-        self._cluster, self._namespace, self._name, self._identity = cluster, namespace, name, identity
+        self._cluster, self.namespace, self.name, self._identity = cluster, namespace, name, identity
         self._monotonic, self._now, self._on_change, self._timing = monotonic, now, on_change, timing
         self._lock = asyncio.Lock()
         self._lease: Document | None = None
@@ -77,7 +77,7 @@ class LeaseKeeper:
             try:
                 await self.step()
             except ClusterConflict:
-                _log.debug("lease.conflict", name=self._name)
+                _log.debug("lease.conflict", name=self.name)
             except ClusterError as error:
                 _log.warning("lease.waits", reason=str(error))
             self._tell()
@@ -88,7 +88,7 @@ class LeaseKeeper:
         """Read the Lease; renew, take or observe it. Raises ClusterError."""
         async with self._lock:
             begun = self._monotonic()
-            lease = await self._cluster.get_lease(self._namespace, self._name)
+            lease = await self._cluster.get_lease(self.namespace, self.name)
             if lease is None:
                 await self._take(self._new(), begun, create=True)
             elif _holder(lease) == self._identity:
@@ -105,7 +105,7 @@ class LeaseKeeper:
         """
         async with self._lock:
             begun = self._monotonic()
-            lease = await self._cluster.get_lease(self._namespace, self._name)
+            lease = await self._cluster.get_lease(self.namespace, self.name)
             if lease is None or _holder(lease) != self._identity:
                 self._lose()
                 raise ClusterConflict("the Lease is another's")
@@ -119,7 +119,7 @@ class LeaseKeeper:
         """Remove the person's word: it was for one removal. Raises ClusterError."""
         async with self._lock:
             begun = self._monotonic()
-            lease = await self._cluster.get_lease(self._namespace, self._name)
+            lease = await self._cluster.get_lease(self.namespace, self.name)
             if lease is not None and _holder(lease) == self._identity and ANNOTATION in _annotations(lease):
                 await self._write(_annotated(lease, {ANNOTATION: None}), begun)
 
@@ -129,7 +129,7 @@ class LeaseKeeper:
             held, self._until = self.held, float("-inf")
             if not held:
                 return
-            lease = await self._cluster.get_lease(self._namespace, self._name)
+            lease = await self._cluster.get_lease(self.namespace, self.name)
             if lease is not None and _holder(lease) == self._identity:
                 spec = {**lease["spec"], "holderIdentity": "", "renewTime": self._now()}
                 await self._cluster.replace_lease({**lease, "spec": spec})
@@ -137,7 +137,7 @@ class LeaseKeeper:
     async def _take(self, lease: Document, begun: float, *, create: bool) -> None:
         self.epoch = None  # whatever was claimed before: another may have been here
         await self._write(lease, begun, create=create)
-        _log.info("lease.taken", name=self._name, transitions=lease["spec"]["leaseTransitions"])
+        _log.info("lease.taken", name=self.name, transitions=lease["spec"]["leaseTransitions"])
 
     async def _write(self, lease: Document, begun: float, *, create: bool = False) -> None:
         written = self._cluster.create_lease if create else self._cluster.replace_lease
@@ -159,7 +159,7 @@ class LeaseKeeper:
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": self._name, "namespace": self._namespace},
+            "metadata": {"name": self.name, "namespace": self.namespace},
             "spec": self._spec(0),
         }
 
@@ -180,7 +180,7 @@ class LeaseKeeper:
         held = self.held
         metrics.OPERATOR_LEADER.set(float(held))
         if held != self._was_held:
-            _log.info("lease.held" if held else "lease.lost", name=self._name)
+            _log.info("lease.held" if held else "lease.lost", name=self.name)
         if held != self._was_held or (held and self.allowance):
             self._on_change()
         self._was_held = held

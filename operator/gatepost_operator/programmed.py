@@ -26,6 +26,7 @@ EXCLUDED: Final = "Excluded"
 NO_EDGES: Final = "NoEdges"
 PENDING: Final = "Pending"
 IN_FORCE: Final = "Programmed"
+KEPT: Final = 8
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
@@ -61,8 +62,11 @@ class Published:
         return self._known.get(digest, {})
 
     def keep(self, digests: Collection[str]) -> None:
-        """Forget all others."""
-        self._known = {digest: known for digest, known in self._known.items() if digest in digests}
+        """Forget all others but the newest few, which may be on their way to the edges."""
+        newest = set(list(self._known)[-KEPT:])
+        self._known = {
+            digest: known for digest, known in self._known.items() if digest in digests or digest in newest
+        }
 
 
 class Edges(msgspec.Struct, frozen=True):

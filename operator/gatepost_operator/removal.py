@@ -26,16 +26,16 @@ class Removal(msgspec.Struct, frozen=True):
         return f"{len(self.domains)} of {self.of} domains would be removed at once ({some})"
 
 
-def held_back(old: Configuration | None, new: Configuration, allowed: int) -> Removal | None:
-    """Return the removal that must wait, None when the new configuration may replace the old one.
+def held_back(old: Configuration | None, new: Configuration) -> Removal | None:
+    """Return the removal that needs a person's word: more than one domain, and more than half of all.
 
-    More than one domain, and more than half of all, need `allowed` to be at least as many.
+    None when the new configuration may replace the old one.
     """
     if old is None:
         return None
     before = {domain.domain for domain in old.domains}
     removed = before - {domain.domain for domain in new.domains}
-    if len(removed) <= 1 or len(removed) * 2 <= len(before) or len(removed) <= allowed:
+    if len(removed) <= 1 or len(removed) * 2 <= len(before):
         return None
     return Removal(tuple(sorted(removed)), len(before))
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,6 +169,12 @@ class Client:
     async def start_tls(self, context: ssl.SSLContext) -> None:
         async with asyncio.timeout(PATIENCE):
             await self.writer.start_tls(context, server_hostname=HOSTNAME)
+
+    def reset(self) -> None:
+        """Break the connection, as a crash or a firewall does."""
+        with socket.socket(fileno=os.dup(self.writer.get_extra_info("socket").fileno())) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
 
     async def close(self) -> None:
         self.writer.close()

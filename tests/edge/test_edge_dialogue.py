@@ -15,7 +15,7 @@ MESSAGE = b"From: alice@example.org\r\nTo: bob@example.test\r\nSubject: Hi\r\n\r
 
 @pytest.mark.requirement("S2-28")
 async def test_the_whole_dialogue_with_its_codes(edge: Edge) -> None:
-    """Fails without any of: the greeting's form, the codes of each step, the id at the end, the record."""
+    """Fails without any of these: the greeting's form, the codes of each step, the id at the end, the record."""
     client = await edge.connect()
     assert await client.reply() == "220 mx.example.test ESMTP Gatepost"
     assert await client.ask("HELO client.example.org") == "250 mx.example.test"

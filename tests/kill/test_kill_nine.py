@@ -66,7 +66,7 @@ def settings(bootstrap: str, dns: int, smtp: int) -> dict[str, object]:
 
 
 def address_of(number: int) -> str:
-    return f"r{number}@relayed.test" if number % 4 == 0 else f"u{number % MAILBOXES}@stored.test"
+    return f"r{number}@relayed.test" if number % 20 == 0 else f"u{number % MAILBOXES}@stored.test"
 
 
 def size_of(number: int) -> int:

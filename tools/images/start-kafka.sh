@@ -3,7 +3,8 @@
 set -eu
 settings=${KAFKA_SETTINGS:-/etc/kafka/server.properties}
 cluster=${KAFKA_CLUSTER_ID:-Z2F0ZXBvc3Qta3ViZS1kZQ}
-java=$(echo /usr/lib/jvm/*/bin/java)
+set -- /usr/lib/jvm/*/bin/java
+java=$1
 flags="-Xms64m -Xmx${KAFKA_HEAP:-256m} -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:+ExitOnOutOfMemoryError
   -Djava.awt.headless=true -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.showDateTime=true"
 data=$(/bin/busybox sed -n 's/^log\.dirs=//p' "$settings")

@@ -4,11 +4,14 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* 40 characters leave room for what is put behind it: a StatefulSet's name must fit into a label. */}}
+{{/*
+31 characters: a StatefulSet's name, here with "-mailbox-" and a store of 12, may have 52, since its pods carry it with a
+hash in a label.
+*/}}
 {{- define "gatepost.fullname" -}}
 {{- $name := include "gatepost.name" . -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
-{{- default $full .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- default $full .Values.fullnameOverride | trunc 31 | trimSuffix "-" -}}
 {{- end -}}
 
 {{/* Labels that never change, by which pods are found. Called with (dict "root" $ "component" "edge"). */}}

@@ -139,11 +139,13 @@ class LogConfiguration:
             await asyncio.sleep(RETRY_S)
 
     async def _read(self, follower: Follower) -> None:
+        first = True
         while True:
             records = await follower.fetch(FETCH_LIMIT_S)
             for record in records:
                 self._topic.take(record.key, record.value)
-            if follower.caught_up:
+            if follower.caught_up and (records or first):
+                first = False
                 self._consider()
 
     def _consider(self) -> None:
@@ -193,6 +195,7 @@ class LogConfiguration:
 
     async def _acknowledge(self) -> None:
         while True:
+            self._changed.clear()
             head = self._head
             ack = Ack(
                 pod=self._pod,
@@ -207,13 +210,12 @@ class LogConfiguration:
                 await self._log.append(Entry(self._topics.acks, encode(ack), self._pod.encode()), APPEND_LIMIT_S)
             except LogError as error:
                 _log.debug("config.ack", reason=str(error))
-            self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ACK_EVERY_S):
                     await self._changed.wait()
 
     def _hash(self) -> str:
-        """What is in force, as the operator named it: a reader that passes over fields would reckon another hash."""
+        """What is in force, as its publisher named it: who passes over fields would reckon another hash."""
         if self._head is not None:
             return self._head.hash
         return self._current.hash if self._current is not None else ""
@@ -242,6 +244,11 @@ class ConfigurationPublisher:
             await follower.close()
         self._topic = topic
         return newest(topic.heads)
+
+    @property
+    def head(self) -> Head | None:
+        """The head in force as load() found it or publish() wrote it."""
+        return newest(self._topic.heads)
 
     def configuration(self) -> Configuration | None:
         """The configuration in force as load() found it or publish() wrote it; None without a usable one."""

@@ -17,11 +17,6 @@ from gatepost.core.manifest.quantities import SIZE_PATTERN, size_bytes
 from gatepost.core.manifest.settings import AttributeMap
 from gatepost.core.ports.directory import Entry, EntryKind
 
-# Members of one group, nested ones counted: a larger list belongs to a list manager, not to a mail group.
-MAX_GROUP_MEMBERS: Final = 10_000
-# Groups in groups; deeper is a mistake (loops end by themselves).
-MAX_GROUP_DEPTH: Final = 20
-
 Attributes = Mapping[str, Sequence[str]]  # names in lower case
 Dn = tuple[frozenset[tuple[str, str]], ...]
 
@@ -33,15 +28,13 @@ class MappedEntry(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
     members: tuple[str, ...]
 
-    def answers_to(self, login: str, address_key: str) -> bool:
-        """Whether a login is one of its names, or `address_key` (may be empty) one of its addresses.
+    def has_name(self, login: str) -> bool:
+        """Whether a login is one of its names, without regard to case.
 
-        Servers compare with more tolerance (spaces, width), so that the answer is compared here again.
+        Servers compare with more tolerance (spaces, width), so that their answer is compared here again.
         """
-        if self.entry.kind is not EntryKind.ACCOUNT:
-            return False
         wanted = login.lower()
-        return any(name.lower() == wanted for name in self.names) or address_key in self.entry.addresses
+        return any(name.lower() == wanted for name in self.names)
 
 
 class EntryMap:
@@ -52,9 +45,8 @@ class EntryMap:
         self._prefix = attributes.address_prefix.lower()
         self._group_classes = frozenset(name.lower() for name in attributes.group_classes)
 
-    @property
-    def wanted(self) -> list[str]:
-        """The attributes to ask a server for."""
+    def wanted(self, *, members: bool) -> list[str]:
+        """The attributes to ask a server for; `members` only where they are used, since groups can be large."""
         attributes = self._map
         names = (
             attributes.name,
@@ -64,7 +56,7 @@ class EntryMap:
             attributes.store,
             attributes.quota_bytes,
             attributes.quota_used_bytes,
-            attributes.members,
+            attributes.members if members else "",
             attributes.enabled,
             attributes.login_enabled,
             attributes.group_name,
@@ -144,12 +136,6 @@ def prefer(found: Iterable[MappedEntry]) -> MappedEntry | None:
         key=lambda item: (not item.entry.enabled, sorted(map(sorted, parse_dn(item.entry.reference)))),
         default=None,
     )
-
-
-def in_order(accounts: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Return a group's accounts that can get mail, each once, by name: the same from every server."""
-    usable = {entry.reference: entry for entry in accounts if entry.enabled and entry.address}
-    return tuple(sorted(usable.values(), key=lambda entry: (entry.name, entry.reference)))
 
 
 def _size(text: str) -> int | None:

@@ -16,15 +16,13 @@ import msgspec
 import structlog
 
 from gatepost.backends.directory_entry import (
-    MAX_GROUP_DEPTH,
-    MAX_GROUP_MEMBERS,
     Dn,
     EntryMap,
     MappedEntry,
-    in_order,
     parse_dn,
     prefer,
 )
+from gatepost.backends.directory_groups import expand_group
 from gatepost.backends.ldif_records import MAX_LDIF_BYTES, LdifError, read_ldif
 from gatepost.core.address import Address, AddressError, parse_address
 from gatepost.core.manifest.settings import LdifSettings
@@ -81,22 +79,14 @@ class LdifDirectory:
         return self._current().by_address.get(address.key)
 
     async def expand(self, group: Entry) -> Sequence[Entry]:
-        """As the port says. Raises DirectoryUnavailable for a group beyond MAX_GROUP_MEMBERS or _DEPTH."""
+        """As the port says. Raises DirectoryUnavailable for a group beyond the limits of directory_groups."""
         content = self._current()
-        seen = {parse_dn(group.reference)}
-        level, accounts = list(seen), []
-        for _ in range(MAX_GROUP_DEPTH):
-            found = [content.by_dn[dn] for dn in level if dn in content.by_dn]
-            accounts += [item.entry for item in found if item.entry.kind is EntryKind.ACCOUNT]
-            groups = [item for item in found if item.entry.kind is EntryKind.GROUP and item.entry.enabled]
-            members = dict.fromkeys(parse_dn(member) for item in groups for member in item.members)
-            level = [dn for dn in members if dn not in seen]
-            seen.update(level)
-            if len(seen) > MAX_GROUP_MEMBERS:
-                raise DirectoryUnavailable(f"the group {group.name} has over {MAX_GROUP_MEMBERS} members")
-            if not level:
-                return in_order(accounts)
-        raise DirectoryUnavailable(f"the group {group.name} has groups in it over {MAX_GROUP_DEPTH} deep")
+
+        async def fetch(dns: Sequence[str]) -> list[MappedEntry]:
+            parsed = map(parse_dn, dns)
+            return [content.by_dn[dn] for dn in parsed if dn in content.by_dn]
+
+        return await expand_group(group, fetch)
 
     async def authenticate(self, login: str, password: str) -> Login:
         if not password:

@@ -37,7 +37,7 @@ def refused(deps: EdgeDependencies, session: Session, reply: Reply, recipient: s
         "client.address": session.client,
     }
     if span is not None:
-        span.event("refused", **attributes)
+        span.event("refused", recipient=recipient, **attributes)
     else:
         deps.tracer.failure("gatepost.edge refuse", None, reply.check, attributes)
     deps.events.emit(

@@ -16,7 +16,7 @@ from gatepost.telemetry.metrics import REGISTRY, Counter, Gauge, Histogram
 _SUFFIX = {"s": "_seconds", "By": "_bytes"}
 
 
-def _name(metric: Counter | Gauge | Histogram) -> str:
+def prometheus_name(metric: Counter | Gauge | Histogram) -> str:
     """OpenTelemetry's name in Prometheus' form: underscores, and the unit as a suffix."""
     return metric.name.replace(".", "_") + _SUFFIX.get(metric.unit, "")
 
@@ -26,17 +26,17 @@ class _Table(Collector):
         for metric in list(REGISTRY.values()):
             match metric:
                 case Counter():
-                    counter = CounterMetricFamily(_name(metric), metric.meaning, labels=metric.labels)
+                    counter = CounterMetricFamily(prometheus_name(metric), metric.meaning, labels=metric.labels)
                     for labels, value in list(metric.values.items()):
                         counter.add_metric(labels, value)
                     yield counter
                 case Gauge():
-                    gauge = GaugeMetricFamily(_name(metric), metric.meaning, labels=metric.labels)
+                    gauge = GaugeMetricFamily(prometheus_name(metric), metric.meaning, labels=metric.labels)
                     for labels, value in metric.current().items():
                         gauge.add_metric(labels, value)
                     yield gauge
                 case Histogram():
-                    histogram = HistogramMetricFamily(_name(metric), metric.meaning, labels=metric.labels)
+                    histogram = HistogramMetricFamily(prometheus_name(metric), metric.meaning, labels=metric.labels)
                     for labels, counts in list(metric.counts.items()):
                         histogram.add_metric(labels, _buckets(metric, counts), metric.sums[labels])
                     yield histogram

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -14,8 +14,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import CloseReason
 from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
-from aiokafka.structs import TopicPartition
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from gatepost.core.manifest.settings import KafkaSecurity, KafkaSettings
 from gatepost.core.ports.log import LogMisconfigured, LogUnavailable
@@ -119,9 +120,9 @@ class Connection:
                 while True:
                     try:
                         return await work()
-                    except KafkaError as error:
+                    except (KafkaError, OSError) as error:
                         reason = repr(error)
-                        if not error.retriable:
+                        if not getattr(error, "retriable", True):
                             raise LogUnavailable(f"{what}: {reason}") from error
                         self.client.force_metadata_update()
                         await asyncio.sleep(_BACKOFF_SECONDS)
@@ -149,6 +150,33 @@ class Connection:
         if topic not in cluster.topics:
             raise LogMisconfigured(f"the Kafka cluster has no topic {topic}")
         return tuple(sorted(cluster.topics[topic]))
+
+    async def commits(
+        self, group: str, places: Sequence[TopicPartition] | None
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        """Return what a group has committed, for these partitions or for all. Raises KafkaError.
+
+        Partitions without a commit are left out. The administration's own call takes an answer that is only an
+        error (a coordinator that is still reading its log) for a group without commits, and a group without
+        commits begins at the start.
+        """
+        topics: dict[str, list[int]] = {}
+        for place in places or ():
+            topics.setdefault(place.topic, []).append(place.partition)
+        node = await self.admin.find_coordinator(group)
+        request = OffsetFetchRequest(group, None if places is None else list(topics.items()))
+        answer = await self.client.send(node, request)
+        if answer.error_code:
+            raise for_code(answer.error_code)(group)
+        found = {}
+        for topic, partitions in answer.topics:
+            for partition, offset, metadata, error in partitions:
+                if error:
+                    raise for_code(error)(group)
+                found[TopicPartition(topic, partition)] = OffsetAndMetadata(offset, metadata or "")
+        if not found.keys() >= set(places or ()):
+            raise for_code(14)(f"the answer on {group} is not complete")  # GROUP_LOAD_IN_PROGRESS: ask again
+        return {place: commit for place, commit in found.items() if commit.offset >= 0}
 
     async def leader(self, partition: TopicPartition) -> int:
         """Return the broker that leads a partition, as far as the client knows. Raises a retriable KafkaError."""

@@ -192,13 +192,9 @@ class KafkaConsumer:
     def _take_in(self, data: Mapping[TopicPartition, list[Any]]) -> None:
         for place, records in data.items():
             share = self._shares.get(place.partition)
-            if (
-                share is not None
-                and share.completion is not None
-                and records
-                and records[0].offset >= share.read_on
-            ):
-                share.add(records)
+            if share is not None and share.completion is not None:
+                # A read that ended while partitions changed may give records that are here already.
+                share.add([record for record in records if record.offset >= share.read_on])
 
     async def _read_failed(self, error: BaseException) -> None:
         match error:
@@ -293,7 +289,7 @@ class KafkaConsumer:
         commits = await self._connection.call(
             f"reading the commits of {self._group}",
             LOAD_SECONDS,
-            lambda: self._connection.admin.list_consumer_group_offsets(self._group, partitions=places),
+            lambda: self._connection.commits(self._group, places),
         )
         starts = await member.starts(places)
         for place in places:
@@ -302,8 +298,7 @@ class KafkaConsumer:
             if share is None or share.completion is not None or member.rebalancing:
                 continue
             found = commits.get(place)
-            known = found is not None and found.offset >= 0
-            share.begin(Commit(found.offset, found.metadata or "") if known else Commit(starts[place]))
+            share.begin(Commit(starts[place]) if found is None else Commit(found.offset, found.metadata))
             member.seek(place, share.read_on)
             if share.read_on < starts[place]:
                 self._gap(place.partition, share.read_on)

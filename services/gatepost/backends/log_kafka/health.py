@@ -20,6 +20,8 @@ PROBE_EVERY: Final = 0.5
 PROBE_LIMIT: Final = 1.0
 # After an append that ran into its limit nothing else is tried for so long, unless one succeeds meanwhile.
 PAUSE: Final = 5.0
+# A loop that is late by more than this was not running.
+STALL: Final = 0.25
 
 _log = structlog.get_logger(__name__)
 
@@ -74,7 +76,11 @@ class Health:
     async def _probe_regularly(self) -> None:
         while True:
             await asyncio.sleep(PROBE_EVERY)
+            begun = self._loop.time()
             answers = await self._any_answers()
+            if self._loop.time() - begun > PROBE_LIMIT * len(self._connection.nodes()) + STALL:
+                # It was this process that was late, not the broker: that says nothing.
+                continue
             if answers is not self._answers:
                 self._answers = answers
                 if answers:

@@ -94,7 +94,7 @@ class KafkaLog:
         offsets = await self._connection.call(
             f"reading the commits of {group}",
             _ASK_SECONDS,
-            lambda: self._connection.admin.list_consumer_group_offsets(group),
+            lambda: self._connection.commits(group, None),
         )
         return {
             place.partition: found.offset

@@ -34,8 +34,9 @@ class Share:
 
     def add(self, records: list[Any]) -> None:
         """Take in what the client has read."""
-        self._waiting.extend(records)
-        self.read_on = records[-1].offset + 1
+        if records:
+            self._waiting.extend(records)
+            self.read_on = records[-1].offset + 1
 
     @property
     def wants_more(self) -> bool:

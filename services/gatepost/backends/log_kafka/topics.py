@@ -49,6 +49,8 @@ async def _create(connection: Connection, settings: KafkaSettings, specs: Sequen
             NewTopic(spec.name, spec.partitions, settings.replication_factor, topic_configs=_wanted(settings, spec))
             for spec in specs
         ]
+        if connection.client.cluster.controller is None:
+            raise for_code(41)("the controller is not known yet")  # NOT_CONTROLLER: ask again
         answer = await connection.admin.create_topics(new, timeout_ms=int(LIMIT * 1000))
         faults = []
         for name, code, *message in answer.topic_errors:

@@ -96,6 +96,8 @@ class SqliteLog:
         for stream in contents.streams:
             self._streams.setdefault(stream.topic, []).append(stream)
         self._commits = commits
+        self._groups = {}
+        self._tails = Tails(TAIL_BYTES)
         self._deadlines = Deadlines(loop)
         ends = {stream.number: stream.end for stream in contents.streams}
         self._writer = Writer(connection, ends, loop, self._clock, self._on_written)

@@ -30,7 +30,7 @@ def rcpt(session: Session, argument: bytes) -> None:
         session.refuse(say.TOO_MANY_RECIPIENTS, command.named)  # RFC 5321 4.5.3.1.10: 452, never 5xx
         return
     if command.source_route:
-        _refuse(session, transaction, command, recipient_check.SOURCE_ROUTE)
+        _refuse(session, command, recipient_check.SOURCE_ROUTE)
         return
     home = transaction.tables.home(command.address)
     if home is not None:
@@ -45,7 +45,7 @@ def rcpt(session: Session, argument: bytes) -> None:
     )
     right = relay_right(facts, transaction.tables, transaction.table)
     if right is None:
-        _refuse(session, transaction, command, DENIED)
+        _refuse(session, command, DENIED)
         return
     transaction.relaying.append(facts)
     transaction.event("relay", recipient=command.named, right=right.value)
@@ -57,11 +57,11 @@ async def _local(session: Session, transaction: Transaction, command: RcptComman
     try:
         found = await find_recipient(transaction.tables, session.server.deps.directories, address)
     except DirectoryUnavailable:
-        _refuse(session, transaction, command, recipient_check.UNAVAILABLE)
+        _refuse(session, command, recipient_check.UNAVAILABLE)
         return
     refusal = recipient_check.evaluate(found, transaction.mail.size)
     if refusal is not None:
-        _refuse(session, transaction, command, refusal)
+        _refuse(session, command, refusal)
         return
     transaction.event("recipient", recipient=command.named, found=found.kind.value)
     if found.config is not None and found.config.max_message_size:
@@ -78,6 +78,5 @@ def _take(session: Session, transaction: Transaction, command: RcptCommand, addr
     session.write(OK)
 
 
-def _refuse(session: Session, transaction: Transaction, command: RcptCommand, reply: Reply) -> None:
-    transaction.event("refused", recipient=command.named, check=reply.check, code=reply.code)
+def _refuse(session: Session, command: RcptCommand, reply: Reply) -> None:
     session.refuse(say.quoting(reply, command.named), command.named)

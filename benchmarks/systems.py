@@ -1,0 +1,263 @@
+"""The systems that are compared: Gatepost on Kafka, Gatepost standalone, Postfix; each with its processes by role."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Protocol
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from smtp_load import USERS
+from testbed.installation import Installation, Member
+from testbed.kafka import Kafka
+from testbed.postfix import Postfix
+
+LDIF = Path(__file__).resolve().parent.parent / "tests/data/ldap/example.ldif"
+PARTITIONS = 4
+
+MANIFESTS = """
+apiVersion: gatepost.dev/v1alpha1
+kind: MailDomain
+metadata: {name: example-test}
+spec:
+  domain: example.test
+  recipients: {source: {type: Directory, directoryRef: {name: corp}}, maxMessageSize: 50Mi}
+  delivery: {type: Mailbox, store: one}
+---
+apiVersion: gatepost.dev/v1alpha1
+kind: RelayPolicy
+metadata: {name: mx}
+spec:
+  target: {type: Listeners, listeners: [mx]}
+  connection: {perHost: {concurrent: 1000}}
+  smtp: {limits: {messageSize: 60Mi}}
+"""
+
+
+class System(Protocol):
+    """Something that takes mail on `port` and whose cost is that of the processes in `roles`."""
+
+    name: str
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def roles(self) -> Mapping[str, int]:
+        """The process id of each role's root."""
+
+    def delivered(self) -> int:
+        """How many messages lie in the mailboxes."""
+
+    def empty(self) -> None:
+        """Remove what was delivered."""
+
+
+class _Maildirs:
+    """Counting and removing what lies in the users' new/."""
+
+    def __init__(self, root: Path, names: Iterable[str]) -> None:
+        self._folders = [root / name / "new" for name in names]
+
+    def count(self) -> int:
+        return sum(len(list(folder.iterdir())) for folder in self._folders if folder.exists())
+
+    def empty(self) -> None:
+        for folder in self._folders:
+            for path in folder.iterdir() if folder.exists() else ():
+                path.unlink()
+
+
+class GatepostOnKafka:
+    """One edge, and where mail is delivered one router and one mailbox process, beside one broker."""
+
+    def __init__(self, name: str, installation: Installation, kafka: Kafka) -> None:
+        self.name, self.installation = name, installation
+        self._kafka = kafka
+        mailboxes = installation.of("mailbox")
+        root = mailboxes[0].state / "mail-one" if mailboxes else installation.folder
+        self._mail = _Maildirs(root, (f"{user}@example.test" for user in USERS))
+
+    @property
+    def edge(self) -> Member:
+        return self.installation.of("edge")[0]
+
+    @property
+    def port(self) -> int:
+        return self.edge.mx
+
+    @property
+    def roles(self) -> Mapping[str, int]:
+        return {
+            **{member.service: member.pid for member in self.installation.members.values()},
+            "broker": self._kafka.nodes[0].pid,
+        }
+
+    def delivered(self) -> int:
+        return self._mail.count()
+
+    def empty(self) -> None:
+        self._mail.empty()
+
+
+class GatepostStandalone:
+    """`gatepost run`: everything in one process on the embedded log."""
+
+    name = "standalone"
+
+    def __init__(self, installation: Installation) -> None:
+        self.member = installation.members["standalone"]
+        self._mail = _Maildirs(self.member.state / "mail-one", (f"{user}@example.test" for user in USERS))
+
+    @property
+    def port(self) -> int:
+        return self.member.mx
+
+    @property
+    def roles(self) -> Mapping[str, int]:
+        return {"standalone": self.member.pid}
+
+    def delivered(self) -> int:
+        return self._mail.count()
+
+    def empty(self) -> None:
+        self._mail.empty()
+
+
+class PostfixPeer:
+    """Postfix as Debian has it: to Maildirs, or with `hold` only as far as its queue, durably."""
+
+    def __init__(self, name: str, postfix: Postfix) -> None:
+        self.name = name
+        self._postfix = postfix
+        self._mail = _Maildirs(postfix.mail, USERS)
+        self._held = postfix.mail.parent / "queue" / "hold"
+
+    @property
+    def port(self) -> int:
+        return self._postfix.port
+
+    @property
+    def roles(self) -> Mapping[str, int]:
+        return {"postfix": self._postfix.server.pid}
+
+    def delivered(self) -> int:
+        return self._mail.count()
+
+    def empty(self) -> None:
+        self._mail.empty()
+        for path in self._held.glob("**/*"):
+            if path.is_file():
+                path.unlink()
+
+
+@contextmanager
+def postfix(folder: Path, *, hold: bool) -> Iterator[PostfixPeer]:
+    """With `hold` it puts what it has taken on hold: only smtpd and cleanup work, and the queue file is synced."""
+    folder.mkdir()
+    peer = Postfix(folder, users=USERS)
+    if hold:
+        with (peer.mail.parent / "etc" / "main.cf").open("a") as settings:
+            settings.write("smtpd_end_of_data_restrictions = check_client_access static:HOLD\n")
+    with peer:
+        yield PostfixPeer("postfix-hold" if hold else "postfix", peer)
+
+
+@contextmanager
+def broker(folder: Path) -> Iterator[Kafka]:
+    """One broker whose JVM may use its second compiler, as one that runs for long does; the tests' may not."""
+    folder.mkdir()
+    kafka = Kafka(folder)
+    for node in kafka.nodes:
+        place = node.argv.index("-cp")
+        node.argv[place:place] = ["-XX:TieredStopAtLevel=4"]
+    with kafka:
+        yield kafka
+
+
+@contextmanager
+def trace_collector() -> Iterator[str]:
+    """Takes spans and forgets them, in this process: sending them is counted, keeping them is not."""
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:  # noqa: N802 - http.server's name
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is logged."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    thread = threading.Thread(target=server.serve_forever, name="traces", daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def gatepost_on_kafka(
+    folder: Path, name: str, kafka: Kafka, traces: str, *, deliver: bool, flush: bool = False
+) -> Iterator[GatepostOnKafka]:
+    """With `flush` the broker syncs every record before it acknowledges it (flush.messages=1)."""
+    log = {
+        "kafka": {
+            "bootstrapServers": kafka.bootstrap.split(","),
+            "replicationFactor": 1,
+            "minInsyncReplicas": 1,
+        },
+        "topicPrefix": f"{name}.",
+        "partitions": PARTITIONS,
+    }
+    with Installation(folder / name, {**_settings(traces), "log": log}, MANIFESTS) as installation:
+        installation.publish()
+        for service in ("edge", "router") if deliver else ("edge",):
+            installation.add(service, service)
+        if deliver:
+            installation.add("mailbox", "mailbox", "--store", "one")
+        installation.start()
+        if flush:
+            asyncio.run(_flush_every_message(kafka, f"{name}."))
+        yield GatepostOnKafka(name, installation, kafka)
+
+
+@contextmanager
+def gatepost_standalone(folder: Path, traces: str) -> Iterator[GatepostStandalone]:
+    with Installation(folder / "alone", _settings(traces), MANIFESTS) as installation:
+        member = installation.add("run", "standalone")
+        (member.config / "objects.yaml").write_text(MANIFESTS)
+        installation.start()
+        yield GatepostStandalone(installation)
+
+
+def _settings(traces: str) -> dict[str, Any]:
+    return {
+        "hostname": "mx.example.test",
+        "directories": {"corp": {"ldif": {"file": str(LDIF)}}},
+        "listeners": [{"name": "mx", "role": "mx", "address": "127.0.0.1:0"}],
+        "stores": {"one": {"maildir": {"path": "mail-one"}, "mailHosts": ["mx.example.test"]}},
+        "telemetry": {"otlpEndpoint": traces, "traceSampling": 0.01, "logFormat": "json"},
+    }
+
+
+async def _flush_every_message(kafka: Kafka, prefix: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    try:
+        names = [name for name in await admin.list_topics() if name.startswith(prefix)]
+        await admin.alter_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, name, {"flush.messages": "1"}) for name in names]
+        )
+    finally:
+        await admin.close()

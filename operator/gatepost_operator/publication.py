@@ -1,0 +1,113 @@
+"""What is on the log: the configuration under our epoch, guarded against a mass removal and read back at times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from gatepost.backends.config_log import ConfigurationPublisher
+from gatepost.core.config_head import Head
+from gatepost.core.configuration import Configuration
+from gatepost.telemetry import metrics
+from gatepost_operator.compilation import Compilation
+from gatepost_operator.lease import LeaseKeeper
+from gatepost_operator.programmed import Published
+from gatepost_operator.removal import ANNOTATION, Removal, held_back
+
+VERIFY_S: Final = 60.0
+
+_log = structlog.get_logger()
+
+
+class Publication:
+    """Brings the topic to what is wanted, one step() at a time; a step that fails is simply taken again.
+
+    `removal` is what waits for a person's word, `known` what edges may be running.
+    """
+
+    def __init__(
+        self,
+        publisher: ConfigurationPublisher,
+        lease: LeaseKeeper,
+        monotonic: Callable[[], float],
+        *,
+        verify_s: float = VERIFY_S,
+    ) -> None:
+        self._publisher, self._lease, self._monotonic, self._verify_s = publisher, lease, monotonic, verify_s
+        self._head: Head | None = None  # what stands under our epoch
+        self._in_force: Configuration | None = None
+        self._verified = float("-inf")
+        self._granted: frozenset[str] = frozenset()
+        self.known = Published()
+        self.removal: Removal | None = None
+        self.ever = False
+        """Whether this process has published."""
+
+    async def step(self, compilation: Compilation) -> None:
+        """Publish what is to be published. Raises LogError, ClusterError."""
+        if self._lease.epoch is None:
+            await self._begin()
+        await self._verify()
+        wanted = await self._permitted(compilation.configuration)
+        digest = compilation.hash if wanted is compilation.configuration else wanted.hash
+        if self._head is None or self._head.hash != digest:
+            await self._write(wanted, digest)
+
+    async def _begin(self) -> None:
+        """Begin our epoch with what another, or we in a former life, have published."""
+        self._head = None
+        head = await self._publisher.load()
+        self._in_force = self._publisher.configuration()
+        if head is not None and self._in_force is not None:
+            self.known.add(head.hash, self._in_force)
+        await self._lease.claim(head.epoch if head is not None else 0)
+        self._verified = self._monotonic()
+
+    async def _verify(self) -> None:
+        """Read back what was published: the topic may have lost it, or somebody else may have written."""
+        if self._head is None or self._monotonic() - self._verified < self._verify_s:
+            return
+        head = await self._publisher.load()
+        self._verified = self._monotonic()
+        if head == self._head and self._publisher.configuration() is not None:
+            return
+        _log.error("config.lost", found=head.epoch if head is not None else None, ours=self._head.epoch)
+        self._head = None
+        if head is not None and head.epoch > (self._lease.epoch or 0):
+            await self._lease.claim(head.epoch)
+
+    async def _permitted(self, new: Configuration) -> Configuration:
+        """The configuration to publish: the new one, or the one in force while a removal waits."""
+        removal = held_back(self._in_force, new)
+        if removal is not None and not self._granted.issuperset(removal.domains):
+            if self._lease.allowance >= len(removal.domains):
+                # First used up, then acted upon: a crash in between asks again, it never allows another removal.
+                await self._lease.use_allowance()
+                self._granted = frozenset(removal.domains)
+                _log.warning("config.removal.allowed", reason=str(removal))
+            else:
+                self._hold(removal)
+                assert self._in_force is not None
+                return self._in_force
+        self._hold(None)
+        return new
+
+    def _hold(self, removal: Removal | None) -> None:
+        metrics.OPERATOR_HELD_BACK.set(float(len(removal.domains)) if removal else 0.0)
+        if removal is not None and removal != self.removal:
+            _log.error("config.held", reason=str(removal), annotation=ANNOTATION)
+        self.removal = removal
+
+    async def _write(self, configuration: Configuration, digest: str) -> None:
+        epoch, newest = self._lease.epoch, self._publisher.head
+        if epoch is None or not self._lease.held:
+            return
+        generation = newest.generation + 1 if newest is not None else 1
+        # Known before it is written: an append whose outcome is unknown may reach the edges all the same.
+        self.known.add(digest, configuration)
+        self._head = await self._publisher.publish(configuration, epoch, generation)
+        self._in_force, self._granted, self.ever = configuration, frozenset(), True
+        metrics.OPERATOR_PUBLISHED.add("published")
+        _log.info("config.published", epoch=epoch, generation=generation, hash=digest[:12])
