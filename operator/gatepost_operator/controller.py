@@ -81,7 +81,7 @@ class Controller:
         self._compilation: Compilation | None = None
         self._compiled_at = -1
         self._contained: dict[str, bytes] = {}
-        self._edges = Edges()
+        self._edges: Edges | None = None
         self._settled = float("-inf")
         self._messages_at = float("-inf")
         self._announced: Removal | None = None
@@ -164,10 +164,10 @@ class Controller:
         moment = Moment(self._clock.now(), edges, self._waits_for(published), refresh)
         self._writer.offer(wanted_statuses(self._objects, compilation, self._contained, moment))
 
-    def _current_edges(self, now: float) -> Edges:
+    def _current_edges(self, now: float) -> Edges | None:
         if not self._log_available():
             self._settled = now + self._pace.settle
-        if now < self._settled:
+        if now < self._settled or self._lease.epoch is None:
             return self._edges  # nobody can be heard: that says nothing about the edges
         acks = self._acks.acks
         live = live_acks(acks, EDGE, self._clock.now_ms(), ALIVE_MS)

@@ -24,7 +24,7 @@ _log = structlog.get_logger()
 
 
 class Lister:
-    """`first` is set when every kind has been listed; `on_change` is called after each list that changed anything."""
+    """`first` is set when every kind has been listed; `on_change` is called after each list with something new."""
 
     def __init__(
         self,

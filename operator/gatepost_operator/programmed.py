@@ -84,13 +84,16 @@ def edges_of(acks: Sequence[Ack], published: Published) -> Edges:
     )
 
 
-def programmed(key: ObjectKey, wanted: bytes | None, edges: Edges, waits_for: str) -> Condition:
+def programmed(key: ObjectKey, wanted: bytes | None, edges: Edges | None, waits_for: str) -> Condition:
     """Return the condition. `wanted` is the object's fingerprint, None when it is left out of the configuration;
-    `waits_for` says what holds the configuration back, if anything does.
+    `edges` is None while nothing can be heard of them; `waits_for` says what holds the configuration back, if
+    anything does.
     """
     if wanted is None:
         text = "the object is not part of the configuration: see the other conditions"
         return Condition(PROGRAMMED, Status.FALSE, EXCLUDED, text)
+    if edges is None:
+        return Condition(PROGRAMMED, Status.UNKNOWN, PENDING, waits_for or "what the edges run is not known yet")
     if not edges.running:
         text = "no edge pod is running, or none reports what it runs"
         return Condition(PROGRAMMED, Status.UNKNOWN, NO_EDGES, _with(text, waits_for))

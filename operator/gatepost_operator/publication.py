@@ -10,6 +10,7 @@ import structlog
 from gatepost.backends.config_log import ConfigurationPublisher
 from gatepost.core.config_head import Head
 from gatepost.core.configuration import Configuration
+from gatepost.core.ports.log import LogUnavailable
 from gatepost.telemetry import metrics
 from gatepost_operator.compilation import Compilation
 from gatepost_operator.lease import LeaseKeeper
@@ -27,15 +28,9 @@ class Publication:
     `removal` is what waits for a person's word, `known` what edges may be running.
     """
 
-    def __init__(
-        self,
-        publisher: ConfigurationPublisher,
-        lease: LeaseKeeper,
-        monotonic: Callable[[], float],
-        *,
-        verify_s: float = VERIFY_S,
-    ) -> None:
-        self._publisher, self._lease, self._monotonic, self._verify_s = publisher, lease, monotonic, verify_s
+    def __init__(self, lease: LeaseKeeper, monotonic: Callable[[], float], *, verify_s: float = VERIFY_S) -> None:
+        self._lease, self._monotonic, self._verify_s = lease, monotonic, verify_s
+        self._publisher: ConfigurationPublisher | None = None
         self._head: Head | None = None  # what stands under our epoch
         self._in_force: Configuration | None = None
         self._verified = float("-inf")
@@ -45,33 +40,40 @@ class Publication:
         self.ever = False
         """Whether this process has published."""
 
+    def connect(self, publisher: ConfigurationPublisher) -> None:
+        """The log is there, for the first time."""
+        self._publisher = publisher
+
     async def step(self, compilation: Compilation) -> None:
         """Publish what is to be published. Raises LogError, ClusterError."""
+        publisher = self._publisher
+        if publisher is None:
+            raise LogUnavailable("the log was not reached yet")
         if self._lease.epoch is None:
-            await self._begin()
-        await self._verify()
+            await self._begin(publisher)
+        await self._verify(publisher)
         wanted = await self._permitted(compilation.configuration)
         digest = compilation.hash if wanted is compilation.configuration else wanted.hash
         if self._head is None or self._head.hash != digest:
-            await self._write(wanted, digest)
+            await self._write(publisher, wanted, digest)
 
-    async def _begin(self) -> None:
+    async def _begin(self, publisher: ConfigurationPublisher) -> None:
         """Begin our epoch with what another, or we in a former life, have published."""
         self._head = None
-        head = await self._publisher.load()
-        self._in_force = self._publisher.configuration()
+        head = await publisher.load()
+        self._in_force = publisher.configuration()
         if head is not None and self._in_force is not None:
             self.known.add(head.hash, self._in_force)
         await self._lease.claim(head.epoch if head is not None else 0)
         self._verified = self._monotonic()
 
-    async def _verify(self) -> None:
+    async def _verify(self, publisher: ConfigurationPublisher) -> None:
         """Read back what was published: the topic may have lost it, or somebody else may have written."""
         if self._head is None or self._monotonic() - self._verified < self._verify_s:
             return
-        head = await self._publisher.load()
+        head = await publisher.load()
         self._verified = self._monotonic()
-        if head == self._head and self._publisher.configuration() is not None:
+        if head == self._head and publisher.configuration() is not None:
             return
         _log.error("config.lost", found=head.epoch if head is not None else None, ours=self._head.epoch)
         self._head = None
@@ -100,14 +102,14 @@ class Publication:
             _log.error("config.held", reason=str(removal), annotation=ANNOTATION)
         self.removal = removal
 
-    async def _write(self, configuration: Configuration, digest: str) -> None:
-        epoch, newest = self._lease.epoch, self._publisher.head
+    async def _write(self, publisher: ConfigurationPublisher, configuration: Configuration, digest: str) -> None:
+        epoch, newest = self._lease.epoch, publisher.head
         if epoch is None or not self._lease.held:
             return
         generation = newest.generation + 1 if newest is not None else 1
         # Known before it is written: an append whose outcome is unknown may reach the edges all the same.
         self.known.add(digest, configuration)
-        self._head = await self._publisher.publish(configuration, epoch, generation)
+        self._head = await publisher.publish(configuration, epoch, generation)
         self._in_force, self._granted, self.ever = configuration, frozenset(), True
         metrics.OPERATOR_PUBLISHED.add("published")
         _log.info("config.published", epoch=epoch, generation=generation, hash=digest[:12])

@@ -18,20 +18,21 @@ from gatepost.core.manifest.status import MAX_MESSAGE, ConditionStatus, MailDoma
 from gatepost_operator.cluster import Document
 from gatepost_operator.compilation import Compilation
 from gatepost_operator.objects import StoredObject
-from gatepost_operator.programmed import Edges, Fingerprints, programmed
+from gatepost_operator.programmed import EXCLUDED, Edges, Fingerprints, programmed
 
 OURS: Final = (ACCEPTED, RESOLVED_REFS, PROGRAMMED)
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """What statuses depend on beside the objects. `now` is RFC 3339 in UTC with whole seconds.
+    """What statuses depend on beside the objects. `now` is RFC 3339 in UTC with whole seconds; `edges` and
+    `waits_for` are those of programmed().
 
     `refresh` lets messages be rewritten when nothing else changed ("3 of 5 edges"): not at every ack, since
     that would be a write for each object and each pod.
     """
 
     now: str
-    edges: Edges = Edges()
+    edges: Edges | None = None
     waits_for: str = ""
     refresh: bool = False
 
@@ -68,10 +69,8 @@ def _wanted(
 ) -> MailDomainStatus | RelayPolicyStatus:
     fingerprint = contained.get(object_label(stored.key))
     before = known.conditions.get(PROGRAMMED)
-    if fingerprint is not None and _stays(before, stored.generation):
-        # About the generation, not about pods: once it ran everywhere, pods that come and go change nothing.
-        assert before is not None
-        last = Condition(PROGRAMMED, Status.TRUE, before.reason, before.message)
+    if fingerprint is not None and before is not None and _stays(before, stored.generation, moment.edges):
+        last = Condition(PROGRAMMED, Status(before.status), before.reason, before.message)
     else:
         last = programmed(stored.key, fingerprint, moment.edges, moment.waits_for)
     conditions = tuple(
@@ -83,8 +82,13 @@ def _wanted(
     return RelayPolicyStatus(stored.generation, conditions)
 
 
-def _stays(before: ConditionStatus | None, generation: int) -> bool:
-    return before is not None and before.status == "True" and before.observed_generation == generation
+def _stays(before: ConditionStatus, generation: int, edges: Edges | None) -> bool:
+    """It is about the generation, not about pods: once it ran everywhere, pods that come and go change nothing.
+    What was known of a generation also stays while nothing can be heard.
+    """
+    if before.observed_generation != generation or before.reason == EXCLUDED:
+        return False
+    return before.status == Status.TRUE.value or edges is None
 
 
 def _written(condition: Condition, generation: int, now: str, before: ConditionStatus | None) -> ConditionStatus:

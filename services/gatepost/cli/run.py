@@ -7,19 +7,15 @@ import asyncio
 import sys
 from pathlib import Path
 
-import structlog
-
 from gatepost import __version__
 from gatepost.backends.config_dir import SETTINGS_FILE, DirectoryConfiguration
 from gatepost.cli.assembly import Assembly
 from gatepost.cli.process import run_process, run_until, unwrapped
 from gatepost.cli.settings_file import load_settings, surroundings
-from gatepost.core.manifest.settings import Settings
+from gatepost.core.manifest.settings import Role, Settings
 from gatepost.edge.server import EdgeServer
 from gatepost.telemetry.health import HealthServer
 from gatepost.telemetry.logging import configure_logging
-
-_log = structlog.get_logger()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,5 +80,16 @@ def _report(settings: Settings, edge: EdgeServer, health: HealthServer, source: 
     for name, store in settings.stores.items():
         where = Path(settings.state) / store.maildir.path if store.maildir else store.lmtp and store.lmtp.address
         print(f"  {'store':<11} {name}: {where}")
-    _log.debug("started", hostname=settings.hostname)
+    if configuration and configuration.domains and settings.listeners:
+        _report_first_message(settings, edge, configuration.domains[0].domain)
     sys.stdout.flush()
+
+
+def _report_first_message(settings: Settings, edge: EdgeServer, domain: str) -> None:
+    """A line to copy: every recipient domain has a postmaster (RFC 5321 4.5.1)."""
+    listener = next((one for one in settings.listeners if one.role is Role.MX), settings.listeners[0])
+    host = listener.address.rpartition(":")[0]
+    where = f"smtp://{host}:{edge.port(listener.name)}"
+    print("\nSend a first message:")
+    print("  printf 'Subject: hello\\n\\nIt works.\\n' | curl --crlf --upload-file - \\")
+    print(f"    --mail-from you@example.org --mail-rcpt postmaster@{domain} {where}\n")

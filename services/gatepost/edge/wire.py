@@ -155,7 +155,7 @@ class Wire(SMTP):
         if self.closing:
             return
         self.flush()
-        unheard = self.pending or self.reader is not None
+        unheard = (self.pending or self.reader is not None) and not self._at_eof
         self.closing = True
         self.reader = None
         self._buffer, self._place = b"", 0

@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
@@ -103,6 +102,9 @@ class Tracer:
         self._sampling = sampling
         self._provider: TracerProvider | None = None
         if endpoint and exporter is None:
+            # Loaded only when traces are exported: it brings an HTTP client and protobuf with it.
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
             exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_TIMEOUT_S)
         if exporter is not None:
             resource = Resource.create({"service.name": f"gatepost-{service}", "service.namespace": "gatepost"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from gatepost.backends.directory_cache import DirectoryCache
 from gatepost.backends.directory_entry import EntryMap, MappedEntry, parse_dn, prefer, split_dn
 from gatepost.backends.directory_groups import expand_group
 from gatepost.backends.directory_ldap.filters import by_addresses, by_login, by_rdns, in_parentheses
-from gatepost.backends.directory_ldap.link import Link, Opener, RawEntry, Search
+from gatepost.backends.directory_ldap.link import Link, Opener, RawEntry, Search, reason_of
 from gatepost.backends.directory_ldap.links import Lending
 from gatepost.backends.directory_ldap.replicas import LOOPBACK, Replicas
 from gatepost.core.address import Address, AddressError, parse_address
@@ -77,9 +78,10 @@ class LdapDirectory:
         await self._entries.close()
         await self._groups.close()
         while self._batches:
-            for task in self._batches:
+            tasks = set(self._batches)
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait(set(self._batches))
+            await asyncio.wait(tasks)
         if self._links is not None and self._binds is not None:
             self._links.close(Link.close)
             self._binds.close(lambda _: None)
@@ -87,6 +89,8 @@ class LdapDirectory:
 
     async def lookup(self, address: Address) -> Entry | None:
         key = address.key
+        if not _is_utf8(key):
+            return None
         return await self._entries.get(key, lambda: self._look_up(key))
 
     async def expand(self, group: Entry) -> Sequence[Entry]:
@@ -99,7 +103,7 @@ class LdapDirectory:
 
     async def authenticate(self, login: str, password: str) -> Login:
         # RFC 4513 5.1.2: an empty password must not even reach a server.
-        if not login or not password:
+        if not login or not password or not _is_utf8(login):
             return _REFUSED
         try:
             async with asyncio.timeout(self._limit):
@@ -121,9 +125,7 @@ class LdapDirectory:
         future = asyncio.get_running_loop().create_future()
         self._waiting[key] = future
         if len(self._batches) < self._settings.connections:
-            task = asyncio.create_task(self._search_batches(), name="ldap-batches")
-            self._batches.add(task)
-            task.add_done_callback(self._batches.discard)
+            self._batches.add(asyncio.create_task(self._search_batches(), name="ldap-batches"))
         try:
             async with asyncio.timeout(self._limit):
                 found: Entry | None = await future
@@ -135,19 +137,31 @@ class LdapDirectory:
                 del self._waiting[key]
 
     async def _search_batches(self) -> None:
-        while self._waiting:
-            keys = list(self._waiting)[:MAX_BATCH]
-            futures = {key: self._waiting.pop(key) for key in keys}
-            try:
-                found = await self._by_addresses(keys)
-            except DirectoryUnavailable as error:
-                for future in futures.values():
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for key, future in futures.items():
+        """Search until nobody waits; at most as many of these run as there are connections."""
+        try:
+            while self._waiting:
+                keys = list(itertools.islice(self._waiting, MAX_BATCH))
+                futures = {key: self._waiting.pop(key) for key in keys}
+                await self._search_batch(futures)
+        finally:
+            # Here and not by a callback, which would come after somebody has seen this task and relied on it.
+            task = asyncio.current_task()
+            if task is not None:
+                self._batches.discard(task)
+
+    async def _search_batch(self, futures: dict[str, asyncio.Future[Entry | None]]) -> None:
+        try:
+            found = await self._by_addresses(list(futures))
+        except Exception as error:
+            if not isinstance(error, DirectoryUnavailable):
+                _log.exception("directory_fault")
+            for future in futures.values():
                 if not future.done():
-                    future.set_result(found.get(key))
+                    future.set_exception(DirectoryUnavailable(str(error)))
+            return
+        for key, future in futures.items():
+            if not future.done():
+                future.set_result(found.get(key))
 
     async def _by_addresses(self, keys: Sequence[str]) -> dict[str, Entry]:
         text = by_addresses(self._settings.filter, self._settings.attributes, keys)
@@ -189,8 +203,8 @@ class LdapDirectory:
             for replica in self._replicas.in_order():
                 try:
                     accepted = opener.accepts(replica, share, dn, password)
-                except (LDAPException, OSError, DirectoryUnavailable) as error:
-                    reason = f"{type(error).__name__}: {error}"
+                except Exception as error:
+                    reason = reason_of(error)
                     self._replicas.failed(replica, reason)
                 else:
                     self._replicas.worked(replica)
@@ -206,13 +220,17 @@ class LdapDirectory:
         children: dict[str, list[str]] = {}
         for dn in dns:
             split = split_dn(dn)
-            if split is not None and parse_dn(dn)[-len(self._base) :] == self._base:
+            if split is not None and self._is_below_base(dn):
                 children.setdefault(split[1], []).append(dn)
         found: list[MappedEntry] = []
         for parent, members in children.items():
             for begin in range(0, len(members), MAX_BATCH):
                 found += await self._children(parent, members[begin : begin + MAX_BATCH])
         return found
+
+    def _is_below_base(self, dn: str) -> bool:
+        parsed = parse_dn(dn)
+        return len(parsed) > len(self._base) and parsed[len(parsed) - len(self._base) :] == self._base
 
     async def _children(self, parent: str, dns: Sequence[str]) -> list[MappedEntry]:
         rdns = [split[0] for dn in dns if (split := split_dn(dn)) is not None]
@@ -231,6 +249,15 @@ class LdapDirectory:
 
     def _wanted(self, *, members: bool) -> tuple[str, ...]:
         return tuple(self._map.wanted(members=members))
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a server can be asked for it (RFC 4511 4.1.2); half a surrogate pair would spoil a whole batch."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _context(ca_file: str) -> ssl.SSLContext:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from ldap3.utils.conv import escape_filter_chars
 
+from gatepost.core.address import quote_local
 from gatepost.core.domain import display_domain
 from gatepost.core.manifest.settings import AttributeMap
 
@@ -31,9 +32,11 @@ def by_rdns(scope: str, rdns: Iterable[Sequence[tuple[str, str]]]) -> str:
 
 
 def _address_terms(attributes: AttributeMap, key: str) -> list[str]:
-    """An address with A-labels and, where that differs, with U-labels; with the prefix and without."""
+    """An address in the forms that directories have it in: with A-labels and U-labels, with quotes and
+    without (where that differs), each with the prefix and without."""
     local, _, domain = key.rpartition("@")
-    texts = dict.fromkeys((key, f"{local}@{display_domain(domain)}"))
+    domains = dict.fromkeys((domain, display_domain(domain)))
+    texts = [f"{part}@{name}" for part in dict.fromkeys((local, quote_local(local))) for name in domains]
     prefixes = dict.fromkeys((attributes.address_prefix, ""))
     return [_equal(name, prefix + text) for name in attributes.addresses for text in texts for prefix in prefixes]
 

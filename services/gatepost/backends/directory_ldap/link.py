@@ -145,17 +145,15 @@ class Link:
         self._replica: Replica | None = None
 
     def search(self, search: Search, limit: float) -> list[RawEntry]:
-        """Search on the first server that answers, each within its share of `limit`. Raises DirectoryUnavailable."""
+        """Search on the first server that answers, each in its share of `limit`. Raises DirectoryUnavailable."""
         share = limit / len(self._replicas.all)
         reason = ""
         for replica in self._replicas.in_order():
             try:
                 found = self._search_on(replica, search, share)
-            except (LDAPException, OSError) as error:
-                reason = f"{type(error).__name__}: {error}"
-                self._replicas.failed(replica, reason)
-            except DirectoryUnavailable as error:
-                reason = str(error)
+            except Exception as error:
+                # Not only ldap3's own: on garbage from a server its decoding raises whatever it likes.
+                reason = reason_of(error)
                 self._replicas.failed(replica, reason)
             else:
                 self._replicas.worked(replica)
@@ -224,8 +222,9 @@ class Link:
         connection.socket.settimeout(_left(deadline))
         _, result, response, _ = connection.search(base, text, scope, attributes=list(attributes))
         code = result["result"]
-        if code == NO_SUCH_OBJECT:
+        if code == NO_SUCH_OBJECT and scope != ldap3.SUBTREE:
             return []
+        # The base of the whole directory must exist: that it does not is a fault, not "no such user".
         if code != SUCCESS:
             self.close()
             raise DirectoryUnavailable(f"the search ended with {code} {result['description']}")
@@ -236,6 +235,10 @@ def close(connection: Any) -> None:
     """Close without waiting; whatever goes wrong in it does not matter any more."""
     with contextlib.suppress(Exception):
         connection.strategy.close()
+
+
+def reason_of(error: Exception) -> str:
+    return str(error) if isinstance(error, DirectoryUnavailable) else f"{type(error).__name__}: {error}"
 
 
 def _bind(connection: Any) -> tuple[int, str]:

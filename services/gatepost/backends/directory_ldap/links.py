@@ -1,4 +1,4 @@
-"""Lends links to callers, each call in a worker thread and with a time limit that holds whatever the thread does."""
+"""Lends links to callers: work in a thread, with a time limit that holds whatever the thread does."""
 
 from __future__ import annotations
 
@@ -23,10 +23,6 @@ class Lending(Generic[L]):
         self._free: asyncio.LifoQueue[L] = asyncio.LifoQueue()
         for thing in reversed(things):
             self._free.put_nowait(thing)
-
-    @property
-    def busy(self) -> bool:
-        return self._free.empty()
 
     async def run(self, work: Callable[[L], T]) -> T:
         """Run `work` in a thread. Raises DirectoryUnavailable when the time is over.

@@ -1,0 +1,79 @@
+"""Where the CPU of each process goes under a load: py-spy's samples as self-time tables."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+PY_SPY: Final = Path(sys.executable).parent / "py-spy"
+RATE: Final = 400
+SECONDS: Final = 6
+END_LIMIT_S: Final = 60
+TOP: Final = 14
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """The shares of a process's samples: by the function that was running, and by our module that led there."""
+
+    role: str
+    samples: int
+    functions: list[tuple[str, float]]
+    modules: list[tuple[str, float]]
+
+
+def profile_during(roles: Mapping[str, int], work: Callable[[], object], folder: Path) -> list[Profile]:
+    """Sample every Python process while `work` goes on, again and again for SECONDS; only what uses the CPU."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        files = {role: Path(scratch) / role for role in roles}
+        spies = [
+            subprocess.Popen(
+                [
+                    *(PY_SPY, "record", "--format", "raw", "--nonblocking", "--threads", "--rate", str(RATE)),
+                    *("--duration", str(SECONDS), "--pid", str(pid), "--output", files[role]),
+                ],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for role, pid in roles.items()
+        ]
+        while any(spy.poll() is None for spy in spies):
+            work()
+        for spy in spies:
+            spy.wait(END_LIMIT_S)
+        return [_read(role, file.read_text()) for role, file in files.items() if file.exists()]
+
+
+def _read(role: str, text: str) -> Profile:
+    functions: Counter[str] = Counter()
+    modules: Counter[str] = Counter()
+    for line in text.splitlines():
+        stack, _, count = line.rpartition(" ")
+        frames = stack.split(";")
+        functions[_short(frames[-1])] += int(count)
+        ours = [frame for frame in frames if "gatepost/" in frame and "site-packages" not in frame]
+        modules[_module(ours[-1]) if ours else "(library or event loop)"] += int(count)
+    total = functions.total() or 1
+    return Profile(role, functions.total(), _shares(functions, total), _shares(modules, total))
+
+
+def _shares(counted: Counter[str], total: int) -> list[tuple[str, float]]:
+    return [(name, count / total) for name, count in counted.most_common(TOP)]
+
+
+def _short(frame: str) -> str:
+    """`function (path:line)` with the line left out and the path's last two parts."""
+    name, _, place = frame.partition(" (")
+    path = place.rstrip(")").rpartition(":")[0]
+    return f"{name} ({'/'.join(path.split('/')[-2:])})"
+
+
+def _module(frame: str) -> str:
+    path = frame.partition(" (")[2].rstrip(")").rpartition(":")[0]
+    return path.rpartition("gatepost/")[2]
