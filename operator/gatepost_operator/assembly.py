@@ -112,13 +112,14 @@ class Operator:
         await health.start()
         try:
             async with asyncio.TaskGroup() as group:
-                works = [
+                works = (
                     self._lister.run(),
+                    self._watching(),
+                    self._log_work(),
                     self._lease.run(),
                     self._writer.run(),
-                    self._watching(),
-                    self._working(),
-                ]
+                    self._controller.run(),
+                )
                 tasks = [group.create_task(work) for work in works]
                 group.create_task(_end(stop, tasks))
         finally:

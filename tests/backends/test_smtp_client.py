@@ -408,7 +408,7 @@ async def test_a_silent_host_is_left_in_time(sink: SmtpSink, stage: str) -> None
 async def test_every_stage_has_its_limit(sink: SmtpSink, keywords: tuple[str, ...], stage: str, limit: str) -> None:
     sink.keywords = list(keywords)
     sink.script(stage, hang=True, times=1)
-    async with a_transport(changed(**{limit: 0.3})) as transport:
+    async with a_transport(changed(**{limit: 1.5})) as transport:
         [reply] = await send(transport, sink)
     assert (reply.code, reply.enhanced) == (451, "4.4.2")
     assert ("unknown" in reply.text) is (stage == "END")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +14,59 @@ import yaml
 from testbed.provision import kubernetes
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "gatepost"
-# The least that a release needs.
-LEAST: Mapping[str, Any] = {"kafka": {"bootstrapServers": ["kafka.example:9092"]}}
-
-Objects = list[dict[str, Any]]
-Render = Callable[..., Objects]
+VALUES = Path(__file__).with_name("values")
 
 
 class HelmRefused(Exception):
     """Helm's own words."""
 
 
-def run_helm(home: Path, *words: str | Path) -> str:
-    """Run helm without a cluster and a user's settings."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("HELM_", "XDG_", "KUBE"))}
-    done = subprocess.run(
-        [kubernetes.clients().helm, *words],
-        env={**env, "HOME": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    if done.returncode:
-        raise HelmRefused(done.stderr + done.stdout)
-    return done.stdout
+class Helm:
+    """The real helm without a cluster and without a user's settings."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self.chart = CHART
+        self.refused = HelmRefused
+
+    def run(self, *words: str | Path) -> str:
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("HELM_", "XDG_", "KUBE"))}
+        done = subprocess.run(
+            [kubernetes.clients().helm, *words],
+            env={**env, "HOME": str(self._home)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if done.returncode:
+            raise HelmRefused(done.stderr + done.stdout)
+        return done.stdout
+
+    def render(self, values: str = "least", *words: str, release: str = "mail") -> list[dict[str, Any]]:
+        """The objects of a release in the namespace `post` with a file of values/."""
+        place = ["--namespace", "post", "-f", str(VALUES / f"{values}.yaml")]
+        text = self.run("template", release, CHART, *place, *words)
+        return [one for one in yaml.safe_load_all(text) if one]
 
 
 @pytest.fixture
-def values_file(tmp_path: Path) -> Callable[[Mapping[str, Any]], Path]:
-    """Write values to a file that helm can read."""
+def helm(tmp_path: Path) -> Helm:
+    return Helm(tmp_path)
 
-    def write(values: Mapping[str, Any]) -> Path:
-        file = tmp_path / f"values-{len(list(tmp_path.iterdir()))}.yaml"
-        file.write_text(yaml.safe_dump(dict(values)))
+
+@pytest.fixture
+def settings_of(helm: Helm, tmp_path: Path) -> Callable[..., Path]:
+    """settings_of(values, key) -> a file with what the pods find as gatepost.yaml."""
+
+    def write(values: str, key: str, *words: str) -> Path:
+        (text,) = [
+            one["data"][key]
+            for one in helm.render(values, *words)
+            if one["kind"] == "ConfigMap" and key in one["data"]
+        ]
+        file = tmp_path / key
+        file.write_text(text)
         return file
 
     return write
-
-
-@pytest.fixture
-def render(tmp_path: Path, values_file: Callable[[Mapping[str, Any]], Path]) -> Render:
-    """render(values) -> the objects of a release called `mail` in the namespace `post`."""
-
-    def rendered(values: Mapping[str, Any] = LEAST, release: str = "mail") -> Objects:
-        words = ["template", release, str(CHART), "--namespace", "post", "-f", str(values_file(values))]
-        return [one for one in yaml.safe_load_all(run_helm(tmp_path, *words)) if one]
-
-    return rendered

@@ -276,7 +276,7 @@ class MakeEdge:
         configured: bool = True,
         tracer: Tracer | None = None,
         log: MemoryLog | None = None,
-        host: str = "127.0.0.1",
+        port: int = 0,
         **policy: Any,
     ) -> Edge:
         authority, issued = self._certificate() if tls or implicit else (None, None)
@@ -286,7 +286,7 @@ class MakeEdge:
         settings = Settings(
             hostname=HOSTNAME,
             log=LogSettings(sqlite=SqliteSettings(), append_timeout=append_timeout),
-            listeners=(ListenerSettings(LISTENER, f"{host}:0", role, files),),
+            listeners=(ListenerSettings(LISTENER, f"127.0.0.1:{port}", role, files),),
             limits=limits or LimitSettings(),
         )
         log = log or MemoryLog()

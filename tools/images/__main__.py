@@ -23,7 +23,9 @@ IMAGES: Final[dict[str, Callable[[Path, str], Path]]] = {
 
 def main() -> int:
     """Builds what the command line names, or all; 1 when something is missing on this machine."""
-    parser = argparse.ArgumentParser(prog="python -m images", description="Builds container images without an engine.")
+    parser = argparse.ArgumentParser(
+        prog="python -m images", description="Builds container images without an engine."
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the tar files go")
     parser.add_argument("--tag", default=app_version(), help="the images' tag (%(default)s)")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(IMAGES)}; default: all")

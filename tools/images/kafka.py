@@ -15,22 +15,30 @@ SUITE: Final = "bookworm"
 PACKAGES: Final = ("openjdk-17-jre-headless", "busybox-static", "libc-bin")
 BUILD_SECONDS: Final = 900
 USER: Final = 10001
+SCRATCH: Final = "/tmp"  # noqa: S108  (in the image, where only one program lives)
 START: Final = Path(__file__).with_name("start-kafka.sh")
-FORM: Final = "1"
+FORM: Final = "2"
 
 
 def build_kafka(out: Path, tag: str) -> Path:
     """Writes the image to `out`."""
-    return write_image(
-        out,
-        f"docker.io/gatepost/gatepost-kafka:{tag}",
-        [_root() / "root.tar", *_jars()],
-        entrypoint=["/bin/busybox", "sh", "/opt/kafka/start.sh"],
-        env={"LANG": "C.UTF-8", "HOME": "/tmp"},
-        user=f"{USER}:{USER}",
-        workdir="/tmp",
-        labels={"org.opencontainers.image.title": "gatepost-kafka", "org.opencontainers.image.licenses": "Apache-2.0"},
-    )
+    system = _system(out.with_name(f".{out.name}.system"))
+    try:
+        return write_image(
+            out,
+            f"docker.io/gatepost/gatepost-kafka:{tag}",
+            [_root() / "root.tar", _jars(), system],
+            entrypoint=["/bin/busybox", "sh", "/opt/kafka/start.sh"],
+            env={"LANG": "C.UTF-8", "HOME": SCRATCH},
+            user=f"{USER}:{USER}",
+            workdir=SCRATCH,
+            labels={
+                "org.opencontainers.image.title": "gatepost-kafka",
+                "org.opencontainers.image.licenses": "Apache-2.0",
+            },
+        )
+    finally:
+        system.unlink()
 
 
 def _root() -> Path:
@@ -40,26 +48,30 @@ def _root() -> Path:
 def _bootstrap(folder: Path) -> None:
     apt.install("node")
     program = command.require("mmdebstrap", "run `python -m testbed.provision apt:node`")
+    # Nobody reads documentation in a container.
+    options = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")]
     command.run(
-        [program, "--mode=root", "--variant=extract", f"--include={','.join(PACKAGES)}"]
-        # Nobody reads them in a container.
-        + ["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"]
-        + [SUITE, folder / "root.tar"],
+        [
+            *(program, "--mode=root", "--variant=extract", f"--include={','.join(PACKAGES)}", *options),
+            *(SUITE, folder / "root.tar"),
+        ],
         seconds=BUILD_SECONDS,
         nice=True,
     )
 
 
-def _jars() -> list[Path]:
-    folder = built("image-kafka", f"{provision.VERSION}-{key_of([FORM, START])}", _add_jars)
-    return [folder / "jars.tar", folder / "system.tar"]
+def _system(out: Path) -> Path:
+    files: dict[str, Path | bytes] = {
+        "etc/passwd": f"root:x:0:0:root:/:/sbin/nologin\nkafka:x:{USER}:{USER}::{SCRATCH}:/sbin/nologin\n".encode(),
+        "etc/group": f"root:x:0:\nkafka:x:{USER}:\n".encode(),
+        "opt/kafka/start.sh": START.read_bytes(),
+    }
+    return file_layer(out, files)
+
+
+def _jars() -> Path:
+    return built("image-kafka", f"{provision.VERSION}-{FORM}", _add_jars) / "jars.tar"
 
 
 def _add_jars(folder: Path) -> None:
     tree_layer(folder / "jars.tar", provision.install(), "/opt/kafka/libs")
-    files: dict[str, Path | bytes] = {
-        "etc/passwd": f"root:x:0:0:root:/:/sbin/nologin\nkafka:x:{USER}:{USER}::/tmp:/sbin/nologin\n".encode(),
-        "etc/group": f"root:x:0:\nkafka:x:{USER}:\n".encode(),
-        "opt/kafka/start.sh": START.read_bytes(),
-    }
-    file_layer(folder / "system.tar", files)

@@ -1,4 +1,4 @@
-"""Image layers that the testbed's own writer has no form for: trees with bytecode, and what one tree adds to another."""
+"""Image layers that the testbed's own writer has no form for: trees with bytecode, what one adds to another."""
 
 from __future__ import annotations
 

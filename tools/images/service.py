@@ -23,6 +23,7 @@ LIBRARIES: Final = "/opt/gatepost/lib"
 CODE: Final = "/opt/gatepost/app"
 CERTIFICATES: Final = "/etc/ssl/certs/ca-certificates.crt"
 USER: Final = 10001
+SCRATCH: Final = "/tmp"  # noqa: S108  (in the image, where only one program lives)
 # Wheels for Debian 12 and newer: glibc 2.36.
 PLATFORMS: Final = {"x86_64": "x86_64-manylinux_2_36", "aarch64": "aarch64-manylinux_2_36"}
 INSTALL_SECONDS: Final = 600
@@ -42,7 +43,7 @@ ENVIRONMENT: Final = {
     "LANG": "C.UTF-8",
     "SSL_CERT_FILE": CERTIFICATES,
     # The user has no home, and programs that ask for a name look here first.
-    "HOME": "/tmp",
+    "HOME": SCRATCH,
     "LOGNAME": "gatepost",
 }
 
@@ -70,7 +71,7 @@ def _write(out: Path, reference: str, name: str, lock: str) -> Path:
             entrypoint=[f"/usr/local/bin/{name}"],
             env=ENVIRONMENT,
             user=f"{USER}:{USER}",
-            workdir="/tmp",
+            workdir=SCRATCH,
             labels={"org.opencontainers.image.title": name, "org.opencontainers.image.licenses": "Apache-2.0"},
         )
     finally:
@@ -118,7 +119,7 @@ def _install(folder: Path, lock: str) -> Path:
 def _system_files(libraries: Path) -> dict[str, Path | bytes]:
     """What Debian's packages would have made: the user, where names come from, and the public authorities."""
     return {
-        "etc/passwd": f"root:x:0:0:root:/:/sbin/nologin\ngatepost:x:{USER}:{USER}::/tmp:/sbin/nologin\n".encode(),
+        "etc/passwd": f"root:x:0:0:root:/:/sbin/nologin\ngatepost:x:{USER}:{USER}::{SCRATCH}:/sbin/nologin\n".encode(),
         "etc/group": f"root:x:0:\ngatepost:x:{USER}:\n".encode(),
         "etc/nsswitch.conf": b"passwd: files\ngroup: files\nhosts: files dns\n",
         CERTIFICATES.lstrip("/"): (libraries / "certifi" / "cacert.pem").read_bytes(),

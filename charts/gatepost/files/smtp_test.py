@@ -27,8 +27,8 @@ def test_listener(target):
         if target["tls"] and not target["implicit"] and not session.has_extn("starttls"):
             raise RuntimeError("has a certificate but offers no STARTTLS")
         if recipient:
-            text = f"From: <>\r\nTo: <{recipient}>\r\nSubject: helm test\r\n\r\nThis message was sent by helm test.\r\n"
-            session.sendmail("", [recipient], text)
+            header = f"From: <>\r\nTo: <{recipient}>\r\nSubject: helm test\r\n"
+            session.sendmail("", [recipient], f"{header}\r\nThis message was sent by helm test.\r\n")
             print(f"  250 for a message to {recipient}")
 
 

@@ -90,3 +90,14 @@ they look nobody up, and so need none of the directories' secrets.
 {{ list $entry | toYaml }}
 {{- end }}
 {{- end -}}
+
+{{/* The names of a service's listeners, as YAML. Called with (dict "root" $ "name" "edge" "service" $service). */}}
+{{- define "gatepost.serviceListeners" -}}
+{{- $listeners := .root.Values.listeners -}}
+{{- $name := .name -}}
+{{- $chosen := default (keys $listeners | sortAlpha) .service.listeners -}}
+{{- range $chosen -}}
+{{-   if not (hasKey $listeners .) }}{{ fail (printf "services.%s.listeners: there is no listener %q" $name .) }}{{ end -}}
+{{- end -}}
+{{- toYaml $chosen -}}
+{{- end -}}

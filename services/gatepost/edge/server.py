@@ -61,6 +61,7 @@ class EdgeServer:
         self._tables: Tables | None = None
         self._listeners: dict[str, Listener] = {}
         self._sockets: dict[str, asyncio.Server] = {}
+        self._addresses: dict[str, tuple[str, int]] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
         self._empty.set()
@@ -94,13 +95,13 @@ class EdgeServer:
             ssl_handshake_timeout=HANDSHAKE_TIMEOUT if implicit else None,
             ssl_shutdown_timeout=SHUTDOWN_TIMEOUT if implicit else None,
         )
-        host, port = self.address(listener.name)
+        host, port = self._sockets[listener.name].sockets[0].getsockname()[:2]
+        self._addresses[listener.name] = host, port
         _log.info("listening", listener=listener.name, address=f"{host}:{port}", role=listener.settings.role.value)
 
     def address(self, listener: str) -> tuple[str, int]:
         """The host and port that a listener is bound to (where its address says port 0)."""
-        host, port = self._sockets[listener].sockets[0].getsockname()[:2]
-        return host, port
+        return self._addresses[listener]
 
     def port(self, listener: str) -> int:
         return self.address(listener)[1]

@@ -179,6 +179,22 @@ async def test_a_refused_record_does_not_spoil_the_others(broker: Kafka) -> None
     await log.close()
 
 
+async def test_an_idle_producer_that_the_broker_has_forgotten(tmp_path: Path) -> None:
+    """Its numbers go on where the broker knows none any more: nothing is refused, nothing is in doubt."""
+    forgetful = {"producer.id.expiration.ms": "500", "producer.id.expiration.check.interval.ms": "100"}
+    with Kafka(tmp_path, properties=forgetful) as kafka:
+        log = KafkaLog(settings_for(kafka), client_id="test")
+        await log.start()
+        await log.ensure_topics([TopicSpec("work", Cleanup.TRIM, 1)])
+        producer = log._producer._producer  # type: ignore[union-attr]
+        for number in range(3):
+            assert await log.append(Entry("work", b"value"), LIMIT) == Position(0, number)
+            await asyncio.sleep(2)
+            await log.trim("work", 0, number + 1)
+        assert log._producer._producer is producer  # type: ignore[union-attr]
+        await log.close()
+
+
 async def test_a_topic_that_does_not_exist(broker: Kafka) -> None:
     log = KafkaLog(settings_for(broker), client_id="test")
     await log.start()

@@ -99,7 +99,7 @@ class KafkaLog:
         return {
             place.partition: found.offset
             for place, found in offsets.items()
-            if place.topic == topic and found.offset >= 0
+            if place.topic == topic
         }
 
     def consumer(self, topic: str, group: str, *, window: int) -> KafkaConsumer:
