@@ -1,4 +1,4 @@
-"""What accepting a message costs the edge itself: CPU of the edge's process per message, with a log that keeps nothing.
+"""What accepting costs the edge itself: CPU of its process per message, with a log that keeps nothing.
 
     python benchmarks/edge_accept.py [--messages N] [--connections N] [--size BYTES] [--profile]
 

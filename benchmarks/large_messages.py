@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-
 import smtp_load
 from process_tree import cpu_seconds, forget_peak, peak_mib, tree
 from systems import System
@@ -145,7 +144,11 @@ async def _attempt(port: int, content: Sequence[bytes]) -> str:
     try:
         reply = await _reply(reader)
         size = sum(map(len, content))
-        for command in ("EHLO many.example.org", f"MAIL FROM:<s@example.org> SIZE={size}", "RCPT TO:<bob@example.test>"):
+        for command in (
+            "EHLO many.example.org",
+            f"MAIL FROM:<s@example.org> SIZE={size}",
+            "RCPT TO:<bob@example.test>",
+        ):
             writer.write(f"{command}\r\n".encode())
             reply = await _reply(reader)
             if not reply.startswith("2"):

@@ -25,7 +25,9 @@ def cpu_seconds(roots: Mapping[str, int]) -> dict[str, float]:
     children: dict[int, list[int]] = {}
     for pid, process in processes.items():
         children.setdefault(process.parent, []).append(pid)
-    return {role: sum(processes[pid].cpu_s for pid in _tree(root, children, processes)) for role, root in roots.items()}
+    return {
+        role: sum(processes[pid].cpu_s for pid in _tree(root, children, processes)) for role, root in roots.items()
+    }
 
 
 def tree(root: int) -> list[int]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-
 from large_messages import ManyLarge, OneLarge
 from profiling import Profile
 from rows import Row, Sample
+
 from testbed.provision.kafka import VERSION as KAFKA_VERSION
 
 BEGIN: Final = "<!-- by hand: begin -->"
@@ -27,7 +27,7 @@ class Results(msgspec.Struct):
 
     quick: bool
     rounds: int
-    warm_records: int = 0
+    warm_messages: int = 0
     rows: list[Row] = []
     large: dict[str, list[OneLarge]] = {}
     quiet_ms: dict[str, float] = {}
@@ -77,7 +77,8 @@ def _document(results: Results, kept: str) -> Iterable[str]:
     yield ""
     yield (
         "Gatepost divided by Postfix in the same run, alternating; medians, with the smallest and largest ratio of "
-        "single rounds in brackets. CPU is of whole process trees: lower is better; for messages per second higher is."
+        "single rounds in brackets. CPU is of whole process trees: lower is better; for messages per second "
+        "higher is."
     )
     yield ""
     yield "| what | target | ratio | met | Gatepost | Postfix |"
@@ -165,7 +166,7 @@ def _large(results: Results) -> Iterable[str]:
         return
     yield "## Large messages"
     yield ""
-    yield "| one message of 25 MB | seconds until 250 | CPU ms | longest wait of another session ms | with nothing else |"
+    yield "| one message of 25 MB | seconds until 250 | CPU ms | longest wait of others, ms | with nothing else |"
     yield "|---|---|---|---|---|"
     for name, samples in results.large.items():
         seconds = [sample.seconds for sample in samples]
@@ -183,9 +184,9 @@ def _large(results: Results) -> Iterable[str]:
         return
     yield (
         f"{many.messages} messages of 24 MB at the same moment: the edge's resident memory rose from "
-        f"{many.at_rest_mib:.0f} to **{many.peak_mib:.0f} MiB** (target: at most 400 MB); {many.accepted} were accepted "
-        f"and **{many.refused} refused for good** (target: none) in {many.seconds:.0f} s; answers that made a client "
-        f"come again: {_answers(many)}."
+        f"{many.at_rest_mib:.0f} to **{many.peak_mib:.0f} MiB** (target: at most 400 MB); {many.accepted} were "
+        f"accepted and **{many.refused} refused for good** (target: none) in {many.seconds:.0f} s; answers that "
+        f"made a client come again: {_answers(many)}."
     )
     yield ""
 
@@ -228,26 +229,31 @@ def _circumstances(results: Results) -> Iterable[str]:
         + f"; Kafka {KAFKA_VERSION} on {_first_line('java', '--version')}; Postfix {_postfix_version()}."
     )
     yield (
-        f"* {results.rounds} rounds; 20 sessions of smtp-source with messages of 4 KB for five mailboxes; its CPU is "
-        "not counted. Recipients are verified (LDIF directory in memory; Postfix: a table), events are written, 1 % "
-        "of the messages are traced, every decision is a log line in a file."
+        f"* {results.rounds} rounds; 20 sessions of smtp-source with messages of 4 KB for five mailboxes; its CPU "
+        "is not counted. Recipients are verified (LDIF directory in memory; Postfix: a table), events are written, "
+        "1 % of the messages are traced, every decision is a log line in a file."
     )
     yield (
-        f"* The broker is one JVM (serial collector, 256 MB heap, both compilers) with replication 1, warmed up with "
-        f"{results.warm_records} records before the first row; its CPU falls as it compiles. Three replicas cost about "
-        "three times its share."
+        f"* The broker is one JVM (serial collector, 256 MB heap, both compilers) with replication 1, warmed up "
+        f"with {results.warm_messages} messages in all before the rows; its CPU falls as it compiles. Three "
+        "replicas cost about three times its share."
     )
     yield (
-        "* Durability at 250: Postfix has synced its queue file. Gatepost on Kafka has an acks=all acknowledgement, "
-        "which is not a synced disk; in the rows `flushing` the topics have flush.messages=1, so that the broker syncs "
-        "before it acknowledges. Gatepost standalone has synced SQLite's log. In the mailboxes all have synced."
+        "* Durability at 250: Postfix has synced its queue file. Gatepost on Kafka has an acks=all "
+        "acknowledgement, which is not a synced disk; in the rows `flushing` the topics have flush.messages=1, so "
+        "that the broker syncs before it acknowledges. Gatepost standalone has synced SQLite's log. In the "
+        "mailboxes all have synced."
     )
     yield "* Postfix's accept rows put mail on hold, so that only smtpd and cleanup work."
     yield ""
 
 
 def _hardware() -> str:
-    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}, {memory:.0f} GiB"
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
-
 import smtp_load
 from process_tree import cpu_seconds
 from systems import System
@@ -20,7 +19,7 @@ SETTLE_S: Final = 0.5
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One run: microseconds of CPU per message by role, and messages per second (until delivered, if that counts)."""
+    """One run: microseconds of CPU per message by role, and messages per second, until delivered if that counts."""
 
     us: dict[str, float]
     per_second: float

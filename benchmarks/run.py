@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import smtp_load
 from large_messages import many_large, one_large, quiet_wait_ms
 from profiling import profile_during
 from report import Results, write
@@ -33,11 +32,14 @@ from systems import (
     postfix,
     trace_collector,
 )
+
 from testbed.kafka import Kafka
 
 HERE: Final = Path(__file__).resolve().parent
 PARTS: Final = ("accept", "deliver", "flush", "large", "many")
-WARM_UP: Final = 2000  # messages to each system before its first row
+WARM_UP: Final = 1000  # messages to each system before its first row
+WARM_BROKER: Final = 15_000
+WARM_BROKER_QUICK: Final = 4_000
 
 
 class Bench:
@@ -60,7 +62,7 @@ class Bench:
             gatepost_on_kafka(self.folder, "accept", self.kafka, self.traces, deliver=False) as own,
             postfix(self.folder / "hold", hold=True) as peer,
         ):
-            self._warm_broker(own)
+            self._warm_broker(own, deliver=False)
             self._row("accept durably", [own, peer], deliver=False)
 
     def deliver(self) -> None:
@@ -70,6 +72,7 @@ class Bench:
             gatepost_standalone(self.folder, self.traces) as alone,
             postfix(self.folder / "postfix", hold=False) as peer,
         ):
+            self._warm_broker(own, deliver=True)
             self._row("accept -> Maildir", [own, alone, peer], deliver=True)
 
     def flush(self) -> None:
@@ -94,7 +97,9 @@ class Bench:
                 for system in systems if number % 2 else reversed(systems):
                     sample = one_large(system)
                     self.results.large.setdefault(system.name, []).append(sample)
-                    _say(f"  {system.name:<16} {sample.seconds:.2f} s, {sample.longest_wait_ms:.1f} ms longest wait")
+                    _say(
+                        f"  {system.name:<16} {sample.seconds:.2f} s, {sample.longest_wait_ms:.1f} ms longest wait"
+                    )
 
     def many(self) -> None:
         """Row (f)."""
@@ -103,10 +108,12 @@ class Bench:
             self.results.many = many_large(edge.mx, edge.pid, 20 if self.quick else 100)
             _say(f"  {self.results.many}")
 
-    def _warm_broker(self, own: GatepostOnKafka) -> None:
-        wanted = 5_000 if self.quick else 25_000
-        _say(f"warming the broker up with {wanted} records")
-        self.results.warm_records = smtp_load.send(own.port, wanted, 50)
+    def _warm_broker(self, own: GatepostOnKafka, *, deliver: bool) -> None:
+        """Before `accept` and `deliver`, by what they measure: the JVM compiles what it meets."""
+        wanted = WARM_BROKER_QUICK if self.quick else WARM_BROKER
+        _say(f"warming the broker up with {wanted} messages")
+        measure(own, wanted, 50, deliver=deliver)
+        self.results.warm_messages += wanted
 
     def _row(self, what: str, systems: Sequence[System], *, deliver: bool, rounds: int = 0) -> None:
         for system in systems:

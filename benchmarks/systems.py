@@ -1,4 +1,4 @@
-"""The systems that are compared: Gatepost on Kafka, Gatepost standalone, Postfix; each with its processes by role."""
+"""The systems compared: Gatepost on Kafka, Gatepost standalone, Postfix; each with its processes by role."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-
 from smtp_load import USERS
+
 from testbed.installation import Installation, Member
 from testbed.kafka import Kafka
 from testbed.postfix import Postfix
@@ -162,8 +162,10 @@ def postfix(folder: Path, *, hold: bool) -> Iterator[PostfixPeer]:
     """With `hold` it puts what it has taken on hold: only smtpd and cleanup work, and the queue file is synced."""
     folder.mkdir()
     peer = Postfix(folder, users=USERS)
-    if hold:
-        with (peer.mail.parent / "etc" / "main.cf").open("a") as settings:
+    with (peer.mail.parent / "etc" / "main.cf").open("a") as settings:
+        # Or it would delay the answers to a session that says NOOP all the time.
+        settings.write("smtpd_junk_command_limit = 1000000\n")
+        if hold:
             settings.write("smtpd_end_of_data_restrictions = check_client_access static:HOLD\n")
     with peer:
         yield PostfixPeer("postfix-hold" if hold else "postfix", peer)
@@ -186,7 +188,7 @@ def trace_collector() -> Iterator[str]:
     """Takes spans and forgets them, in this process: sending them is counted, keeping them is not."""
 
     class Collector(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 - http.server's name
+        def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(200)
             self.send_header("Content-Length", "0")

@@ -72,7 +72,7 @@ class Operator:
         watch: Callable[[str | None, OnEvent], Watch] = KopfWatch,
     ) -> None:
         around = surroundings(settings, any_namespace=False)
-        self._settings, self._cluster, self._log = settings, cluster, log
+        self._settings, self._log = settings, log
         self._topics = Topics(settings.log.topic_prefix)
         # Only where others may own domains has the operator to look beyond its own namespace.
         self._namespace = None if settings.domain_ownership else settings.release_namespace
@@ -106,10 +106,11 @@ class Operator:
             pace=pace,
         )
 
+        self.health = HealthServer(settings.admin.address, {"operator": self.not_ready}, {"operator": self.stuck})
+
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set. Raises what ended a part, in a group."""
-        health = HealthServer(self._settings.admin.address, {"operator": self.not_ready}, {"operator": self.stuck})
-        await health.start()
+        await self.health.start()
         try:
             async with asyncio.TaskGroup() as group:
                 works = (
@@ -124,7 +125,7 @@ class Operator:
                 group.create_task(_end(stop, tasks))
         finally:
             await self._stop()
-            await health.close()
+            await self.health.close()
 
     async def _stop(self) -> None:
         try:

@@ -49,14 +49,14 @@ def wanted_statuses(
     objects: tuple[StoredObject, ...], compilation: Compilation, contained: Fingerprints, moment: Moment
 ) -> dict[ObjectKey, Document]:
     """Return the statuses that have to be written. `contained`: the fingerprints of compilation.configuration."""
-    result = {}
+    result: dict[ObjectKey, Document] = {}
     for stored in objects:
         if stored.key not in compilation.conditions:
             continue
         known = _known(stored.status)
         wanted = _wanted(stored, compilation.conditions[stored.key], contained, moment, known)
         if _differs(wanted, known, moment.refresh):
-            result[stored.key] = msgspec.to_builtins(wanted)
+            result[stored.key] = msgspec.json.decode(msgspec.json.encode(wanted))
     return result
 
 

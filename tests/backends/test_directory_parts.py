@@ -13,7 +13,7 @@ from gatepost.backends.directory_cache import RECHECK_SECONDS, DirectoryCache
 from gatepost.backends.directory_entry import EntryMap, MappedEntry, parse_dn, prefer, split_dn
 from gatepost.backends.directory_groups import MAX_GROUP_DEPTH, MAX_GROUP_MEMBERS, expand_group
 from gatepost.backends.directory_ldap.filters import by_addresses, by_login, by_rdns
-from gatepost.backends.directory_ldap.link import Link
+from gatepost.backends.directory_ldap.link import Link, Search
 from gatepost.backends.directory_ldap.replicas import FIRST_BACKOFF, MAX_BACKOFF, Replicas, parse_url
 from gatepost.core.manifest.read import ManifestError
 from gatepost.core.manifest.settings import AttributeMap
@@ -356,15 +356,16 @@ def test_urls_that_are_none(url: str) -> None:
 def test_an_attribute_in_parts_is_put_together() -> None:
     """As Active Directory gives the members of a large group, 1500 at a time."""
 
-    class Server:
-        asked: list[str] = []
+    asked: list[str] = []
 
-        class socket:  # noqa: N801
-            @staticmethod
-            def settimeout(_: float) -> None: ...
+    class Server:
+        def __init__(self) -> None:
+            self.socket = self
+
+        def settimeout(self, _: float) -> None: ...
 
         def search(self, base: str, text: str, scope: str, attributes: list[str]) -> object:
-            self.asked.append(attributes[0])
+            asked.append(attributes[0])
             parts = {
                 "uid": {"uid": [b"g"], "member;range=0-1": [b"a", b"b"], "member": []},
                 "member;range=2-*": {"member;Range=2-3": [b"c", b"d"]},
@@ -375,8 +376,6 @@ def test_an_attribute_in_parts_is_put_together() -> None:
 
     link = Link(None, Replicas(("ldap://x",)))  # type: ignore[arg-type]
     link._connection = Server()
-    from gatepost.backends.directory_ldap.link import Search
-
     [entry] = link._search(Search("dc=x", False, "(a=b)", ("uid",)), 1e12)
     assert entry.attributes == {"uid": ["g"], "member": ["a", "b", "c", "d", "e"]}
-    assert Server.asked == ["uid", "member;range=2-*", "member;range=4-*"]
+    assert asked == ["uid", "member;range=2-*", "member;range=4-*"]

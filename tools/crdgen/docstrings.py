@@ -5,6 +5,8 @@ import inspect
 import textwrap
 from functools import cache
 
+import msgspec
+
 
 def of_class(cls: type) -> str:
     """Return the class's own docstring as one paragraph a line, "" without one (bases do not count)."""
@@ -17,7 +19,7 @@ def of_attributes(cls: type) -> dict[str, str]:
     """Return attribute name -> the docstring right below it, for the class itself and its bases."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if base.__module__.startswith("gatepost."):
+        if issubclass(base, msgspec.Struct) and base is not msgspec.Struct:
             found.update(_own(base))
     return found
 

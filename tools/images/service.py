@@ -118,8 +118,9 @@ def _install(folder: Path, lock: str) -> Path:
 
 def _system_files(libraries: Path) -> dict[str, Path | bytes]:
     """What Debian's packages would have made: the user, where names come from, and the public authorities."""
+    users = f"root:x:0:0:root:/:/sbin/nologin\ngatepost:x:{USER}:{USER}::{SCRATCH}:/sbin/nologin\n"
     return {
-        "etc/passwd": f"root:x:0:0:root:/:/sbin/nologin\ngatepost:x:{USER}:{USER}::{SCRATCH}:/sbin/nologin\n".encode(),
+        "etc/passwd": users.encode(),
         "etc/group": f"root:x:0:\ngatepost:x:{USER}:\n".encode(),
         "etc/nsswitch.conf": b"passwd: files\ngroup: files\nhosts: files dns\n",
         CERTIFICATES.lstrip("/"): (libraries / "certifi" / "cacert.pem").read_bytes(),

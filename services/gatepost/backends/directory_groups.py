@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
-from gatepost.backends.directory_entry import MappedEntry, parse_dn
+from gatepost.backends.directory_entry import Dn, MappedEntry, parse_dn
 from gatepost.core.ports.directory import DirectoryUnavailable, Entry, EntryKind
 
 # Members of one group, nested ones counted: a larger list belongs to a list manager, not to a mail group.
@@ -39,7 +39,7 @@ async def expand_group(group: Entry, fetch: Fetch) -> tuple[Entry, ...]:
     raise DirectoryUnavailable(f"the group {group.name} has groups in it over {MAX_GROUP_DEPTH} deep")
 
 
-def _is_new(member: str, seen: set[object]) -> bool:
+def _is_new(member: str, seen: set[Dn]) -> bool:
     dn = parse_dn(member)
     if dn in seen:
         return False

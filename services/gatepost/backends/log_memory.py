@@ -135,7 +135,7 @@ class MemoryLog:
         wrong = []
         for spec in specs:
             topic = self.storage.topics.setdefault(spec.name, _Topic(spec))
-            if topic.spec != spec:
+            if topic.spec.cleanup is not spec.cleanup or topic.spec.partitions < spec.partitions:
                 wrong.append(f"{spec.name}: is {topic.spec}, must be {spec}")
         if wrong:
             raise LogMisconfigured("; ".join(wrong))
@@ -246,7 +246,10 @@ class MemoryLog:
         return topic
 
     def _partition(self, topic: str, partition: int) -> _Partition:
-        return self._topic(topic).partitions[partition]
+        partitions = self._topic(topic).partitions
+        if not 0 <= partition < len(partitions):
+            raise LogMisconfigured(f"{topic} has {len(partitions)} partitions, so no partition {partition}")
+        return partitions[partition]
 
     def _hold(self, entry: Entry, limit: float) -> _Held:
         assert self._deadlines is not None
@@ -258,7 +261,7 @@ class MemoryLog:
     def _write(self, entry: Entry) -> Position:
         topic = self._topic(entry.topic)
         number = self._choose(topic, entry)
-        there = topic.partitions[number]
+        there = self._partition(entry.topic, number)
         record = Record(
             topic=entry.topic,
             partition=number,

@@ -28,6 +28,7 @@ from gatepost.core.ports.transport import (
 REMEMBERED: Final = 20_000
 
 _STORED: Final = StoreResult(StoreOutcome.STORED)
+_STOPPING: Final = StoreResult(StoreOutcome.DEFERRED, 421, "4.3.2", "The mailbox store is not running")
 _FAULT: Final = StoreResult(StoreOutcome.DEFERRED, 451, "4.3.0", "The mailbox server cannot be asked now")
 
 _log = structlog.get_logger("gatepost.store")
@@ -42,12 +43,14 @@ class LmtpStore:
         self._transport = SmtpTransport(dialect=Dialect.LMTP, limits=lmtp_limits(settings))
         self._finished: OrderedDict[str, None] = OrderedDict()
         self._in_flight: dict[str, asyncio.Task[StoreResult]] = {}
+        self._closing = False
 
     async def start(self) -> None:
         """Nothing is opened: a server that is away defers mail, it does not stop the pod."""
 
     async def close(self) -> None:
         """Wait for what is on its way, then close the connections."""
+        self._closing = True
         if self._in_flight:
             await asyncio.wait(set(self._in_flight.values()))
         await self._transport.close()
@@ -71,6 +74,8 @@ class LmtpStore:
     async def _deliver_one(self, delivery: Delivery) -> StoreResult:
         if delivery.id in self._finished:
             return _STORED
+        if self._closing:
+            return _STOPPING
         message = OutgoingMessage(
             id=delivery.id,
             reverse_path=delivery.reverse_path,

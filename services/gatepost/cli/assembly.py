@@ -113,7 +113,7 @@ class Assembly:
     async def start_directories(self) -> None:
         """Start all directories; one that is away does not stop the process, its questions get 4xx."""
         for name, directory in self.settings.directories.items():
-            made = self._directory(name, directory)
+            made = self._directory(directory)
             try:
                 await made.start()
             except DirectoryUnavailable as error:
@@ -121,11 +121,11 @@ class Assembly:
             self._stack.push_async_callback(made.close)
             self.directories[name] = made
 
-    def _directory(self, name: str, directory: DirectorySettings) -> Directory:
+    def _directory(self, directory: DirectorySettings) -> Directory:
         if directory.ldap is not None:
             from gatepost.backends.directory_ldap import LdapDirectory
 
-            return LdapDirectory(directory.ldap, name=name)
+            return LdapDirectory(directory.ldap)
         from gatepost.backends.directory_ldif import LdifDirectory
 
         assert directory.ldif is not None

@@ -12,14 +12,16 @@ from typing import Final
 import msgspec
 
 from gatepost.backends.events_log import decode_events
-from gatepost.cli.assembly import Assembly
+from gatepost.backends.log_sqlite.view import SqliteLogView
 from gatepost.cli.settings_file import load_settings
 from gatepost.core.event_kinds import MEANING
 from gatepost.core.ids import is_id, time_of
 from gatepost.core.manifest.read import ManifestError
+from gatepost.core.manifest.settings import Settings
 from gatepost.core.message import date_time
 from gatepost.core.ports.events import Event
-from gatepost.core.ports.log import Record
+from gatepost.core.ports.log import Log, Record
+from gatepost.core.topics import Topics
 
 FETCH_LIMIT_S: Final = 1.0
 READ_LIMIT_S: Final = 60.0
@@ -48,12 +50,12 @@ def run(options: argparse.Namespace) -> int:
 async def _collect(file: Path, state: Path | None, message_id: str) -> list[Event]:
     """Read the events from the time in the id on; a copy's events name their parent."""
     settings = load_settings(file, state)
-    async with Assembly(settings, file.parent, "trace") as parts:
-        await parts.log.start()
-        follower = parts.log.follower(parts.topics.events, since_ms=time_of(message_id))
-        family = {message_id}
-        seen: dict[bytes, Event] = {}
-        everything: list[Event] = []
+    topics = Topics(settings.log.topic_prefix)
+    log = _log_of(settings)
+    await log.start()
+    everything: list[Event] = []
+    try:
+        follower = log.follower(topics.events, since_ms=time_of(message_id))
         await follower.start()
         try:
             async with asyncio.timeout(READ_LIMIT_S):
@@ -62,17 +64,32 @@ async def _collect(file: Path, state: Path | None, message_id: str) -> list[Even
                         everything += _events(record)
         finally:
             await follower.close()
+    finally:
+        await log.close()
+    return _family(message_id, everything)
+
+
+def _log_of(settings: Settings) -> Log | SqliteLogView:
+    """Kafka, or a look into the embedded log, which belongs to the process that runs."""
+    if settings.log.sqlite is not None:
+        return SqliteLogView(Path(settings.state) / settings.log.sqlite.file)
+    from gatepost.backends.log_kafka import KafkaLog
+
+    assert settings.log.kafka is not None
+    return KafkaLog(settings.log.kafka, client_id="gatepost-trace")
+
+
+def _family(message_id: str, everything: list[Event]) -> list[Event]:
+    """The events of a message, of what it came out of, and of all that came out of it; each once, by time."""
+    family = {message_id}
     grown = True
     while grown:
-        related = {e.id for e in everything if e.parent in family} | {
-            e.parent for e in everything if e.id in family and e.parent
-        }
+        related = {event.id for event in everything if event.parent in family}
+        related |= {event.parent for event in everything if event.id in family and event.parent}
         grown = not related <= family
         family |= related
-    for event in everything:
-        if event.id in family:
-            seen.setdefault(msgspec.json.encode(event), event)
-    return sorted(seen.values(), key=lambda event: event.at_ms)
+    found = {msgspec.json.encode(event): event for event in everything if event.id in family}
+    return sorted(found.values(), key=lambda event: event.at_ms)
 
 
 def _events(record: Record) -> list[Event]:

@@ -8,7 +8,8 @@ Rules, named where they act:
  R4  a NUL is a fault (RFC 5322 2.2)
  R5  sizes are counted without the stuffed dots and the end (RFC 1870 4)
 
-After a fault the content is read on to its end, so that not one of its bytes is taken for a command.
+After a fault the content is read on to its end, so that not one of its bytes is taken for a command. Which of
+several faults is named does not depend on the chunks: the first of Fault's order, wherever it stands.
 """
 
 from __future__ import annotations
@@ -21,20 +22,23 @@ _EMPTY_LINE: Final = b"\r\n\r\n"
 
 
 class Fault(Enum):
-    """Why content is refused, the first one found."""
+    """Why content is refused, the gravest first."""
 
     BARE_NEWLINE = "bare-newline"
     NUL = "nul"
-    SIZE = "size"
     HEADER_SIZE = "header-size"
+    SIZE = "size"
+
+
+_GRAVITY: Final = {fault: gravity for gravity, fault in enumerate(Fault)}
 
 
 class DataReader:
     """Feed it chunks until `finished`; `rest` is what followed the end.
 
     `size` counts octets of content, `header` are the header's bytes (complete once the body has begun or the
-    content is finished; empty after a fault), `eight_bit` tells whether an octet above 127 came. All limits are
-    in octets.
+    content is finished), `eight_bit` tells whether an octet above 127 came. After a fault `header` and `size` mean
+    nothing. All limits are in octets.
     """
 
     __slots__ = (
@@ -81,18 +85,18 @@ class DataReader:
             kept = _undecided(data)
             stop = len(data) - kept
             self._tail = data[stop:]
-        if self.fault is not None or stop == 0:
+        if stop == 0 or self.fault is Fault.BARE_NEWLINE:
             return b""
         return self._check(self._clean(data[:stop], stuffed=0 <= dot < stop - 2))
 
     def _clean(self, piece: bytes, *, stuffed: bool) -> bytes:
         """Judge line ends and undo the stuffing. A piece never begins or ends between a CR and its LF."""
         if b"\0" in piece:
-            self.fault = Fault.NUL  # R4
+            self._blame(Fault.NUL)  # R4
         ends = piece.count(b"\n")
         if not ends == piece.count(b"\r\n") == piece.count(b"\r"):  # R3
             if not self._normalize:
-                self.fault = self.fault or Fault.BARE_NEWLINE
+                self._blame(Fault.BARE_NEWLINE)
                 return b""
             piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
             stuffed = True
@@ -108,10 +112,9 @@ class DataReader:
         self.size += len(piece)  # R5
         if self._in_header:
             self._read_header(piece)
-        if self.fault is None and self.size > self._size_limit:
-            self.fault = Fault.SIZE
+        if self.size > self._size_limit:
+            self._blame(Fault.SIZE)
         if self.fault is not None:
-            self.header = b""
             return b""
         if not self.eight_bit and not piece.isascii():
             self.eight_bit = True
@@ -133,7 +136,13 @@ class DataReader:
             header = header[: end + 2] if end else b""
         self.header = header
         if len(header) > self._header_limit:
-            self.fault = Fault.HEADER_SIZE
+            self._blame(Fault.HEADER_SIZE)
+            self._in_header = False
+            self.header = b""
+
+    def _blame(self, fault: Fault) -> None:
+        if self.fault is None or _GRAVITY[fault] < _GRAVITY[self.fault]:
+            self.fault = fault
 
 
 def _undecided(data: bytes) -> int:

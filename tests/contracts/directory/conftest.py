@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,28 +127,36 @@ def slapd(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slap
         yield server
 
 
-def ldap_settings(slapd: Slapd, folder: Path, **changes: Any) -> LdapSettings:
-    password = folder / "service-password"
-    password.write_text(f"{slapd.service_password}\n")
-    values: dict[str, Any] = {
-        "urls": (slapd.tls_url,),
-        "base": slapd.base,
-        "bind_dn": slapd.service_dn,
-        "bind_password_file": str(password),
-        "ca_file": str(slapd.ca),
-        "timeout": "20s",
-        "attributes": ATTRIBUTES,
-    }
-    return LdapSettings(**(values | changes))
+@pytest.fixture
+def ldap_settings(tmp_path: Path) -> Callable[..., LdapSettings]:
+    """Settings for a server, with changes."""
+
+    def settings(slapd: Slapd, **changes: Any) -> LdapSettings:
+        password = tmp_path / "service-password"
+        password.write_text(f"{slapd.service_password}\n")
+        values: dict[str, Any] = {
+            "urls": (slapd.tls_url,),
+            "base": slapd.base,
+            "bind_dn": slapd.service_dn,
+            "bind_password_file": str(password),
+            "ca_file": str(slapd.ca),
+            "timeout": "20s",
+            "attributes": ATTRIBUTES,
+        }
+        return LdapSettings(**(values | changes))
+
+    return settings
 
 
 @pytest.fixture(params=["ldif", pytest.param("ldap", marks=pytest.mark.servers)])
-async def directory(request: pytest.FixtureRequest, tree: Path, tmp_path: Path) -> AsyncIterator[Directory]:
+async def directory(
+    request: pytest.FixtureRequest, tree: Path, ldap_settings: Callable[..., LdapSettings]
+) -> AsyncIterator[Directory]:
     directory: Directory
     if request.param == "ldif":
         directory = LdifDirectory(LdifSettings(file=tree.name, attributes=ATTRIBUTES), tree.parent)
     else:
-        directory = LdapDirectory(ldap_settings(request.getfixturevalue("slapd"), tmp_path))
+        directory = LdapDirectory(ldap_settings(request.getfixturevalue("slapd")))
     await directory.start()
     yield directory
     await directory.close()

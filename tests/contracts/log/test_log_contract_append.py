@@ -18,6 +18,7 @@ from gatepost.core.ports.log import (
     Entry,
     Log,
     LogGap,
+    LogMisconfigured,
     LogUnavailable,
     LogUnknown,
     Position,
@@ -98,6 +99,13 @@ async def test_a_partition_that_was_asked_for(log: Log, topic: Topic) -> None:
     name = await topic(partitions=3)
     positions = await log.append_many([Entry(name, b"value", b"key", partition=2)] * 3, LIMIT)
     assert sorted(positions) == [(2, 0), (2, 1), (2, 2)]
+
+
+async def test_a_partition_that_does_not_exist(log: Log, topic: Topic) -> None:
+    name = await topic(partitions=3)
+    await log.append(Entry(name, b"value"), LIMIT)
+    with pytest.raises(LogMisconfigured, match="has 3 partitions"):
+        await log.append(Entry(name, b"value", partition=3), LIMIT)
 
 
 async def test_many_in_flight_each_get_their_own_position(log: Log, topic: Topic) -> None:

@@ -336,3 +336,78 @@ async def test_close_commits(log: Log, topic: Topic, take: Take, consumers: Star
     await consumer.close()
     assert await log.committed(name, f"group.{name}") == {0: 2}
     await consumer.close()
+
+
+async def test_members_come_and_go_under_load(log: Log, topic: Topic, eventually: Eventually) -> None:
+    """Nothing is lost and nothing stays unfinished, whoever has a partition when; finishing is out of order."""
+    name = await topic(partitions=4)
+    appended = set[tuple[int, int]]()
+    done = set[tuple[int, int]]()
+    given = 0
+    enough, stop = asyncio.Event(), asyncio.Event()
+
+    async def produce() -> None:
+        while not enough.is_set():
+            entries = [Entry(name, b"value", partition=n % 4) for n in range(20)]
+            appended.update(await log.append_many(entries, LIMIT))
+            await asyncio.sleep(0.005)
+
+    async def work(joined: asyncio.Event, leave: asyncio.Event) -> None:
+        nonlocal given
+        consumer = log.consumer(name, "group", window=50)
+        await consumer.start()
+        joined.set()
+        held: list[Record] = []
+        while not leave.is_set() and not stop.is_set():
+            records = list(await consumer.fetch(0.2))
+            given += len(records)
+            held += records
+            # Keep some back, so that records are unfinished at any moment.
+            ready, held = (held[::-1][7:], held[::-1][:7]) if len(held) > 7 else (held, [])
+            for record in ready:
+                if consumer.owns(record.partition):
+                    done.add((record.partition, record.offset))
+                    consumer.finish(record)
+        await consumer.close()
+
+    producing = asyncio.create_task(produce())
+    members = [(asyncio.Event(), asyncio.Event()) for _ in range(4)]
+    workers = []
+    for index, (joined, leave) in enumerate(members):
+        workers.append(asyncio.create_task(work(joined, leave)))
+        await joined.wait()
+        seen = len(done)
+        await eventually(lambda seen=seen: len(done) > seen + 100)  # type: ignore[misc]
+        if index:
+            members[index - 1][1].set()
+    enough.set()
+    await producing
+    await eventually(lambda: done >= appended)
+    stop.set()
+    await asyncio.gather(*workers)
+    ends = {p: 1 + max(offset for partition, offset in appended if partition == p) for p in range(4)}
+    assert await log.committed(name, "group") == ends
+    # What comes again is at most what was out when a partition changed hands.
+    assert given <= len(appended) + 4 * 4 * 50 * 2
+
+
+async def test_a_slow_record_does_not_hold_up_the_others(
+    log: Log, topic: Topic, take: Take, consumers: Start
+) -> None:
+    name = await topic()
+    consumer = await consumers(log, name, window=3)
+    await fill(log, name, 200)
+    [slow, *_] = first = await take(consumer, 3)
+    for record in first[1:]:
+        consumer.finish(record)
+    left = 197
+    async with asyncio.timeout(LIMIT):
+        while left:
+            for record in await consumer.fetch(1.0):
+                consumer.finish(record)
+                left -= 1
+    await consumer.commit()
+    assert await log.committed(name, f"group.{name}") == {0: 0}
+    consumer.finish(slow)
+    await consumer.commit()
+    assert await log.committed(name, f"group.{name}") == {0: 200}

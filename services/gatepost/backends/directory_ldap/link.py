@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -51,12 +52,13 @@ class Search(msgspec.Struct, frozen=True):
 class _Tls(ldap3.Tls):  # type: ignore[misc]
     """ldap3 does not check certificates unless told, and by own rules: the standard library's are used here."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext, name: str) -> None:
         super().__init__(validate=ssl.CERT_REQUIRED)
         self._context = context
+        self._name = name
 
     def wrap_socket(self, connection: Any, do_handshake: bool = False) -> None:
-        connection.socket = self._context.wrap_socket(connection.socket, server_hostname=connection.server.host)
+        connection.socket = self._context.wrap_socket(connection.socket, server_hostname=self._name)
 
 
 class Opener:
@@ -95,12 +97,24 @@ class Opener:
         return bool(code == SUCCESS)
 
     def _connect(self, replica: Replica, limit: float, dn: str, password: bytes) -> Any:
+        """Open and encrypt, at the first of the host's addresses that answers.
+
+        One address at a time, since ldap3 forgets to close the sockets of those that do not.
+        """
+        infos = socket.getaddrinfo(replica.host, replica.port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(info[4][0]) for info in infos))
+        for address in addresses[:-1]:
+            with contextlib.suppress(LDAPException, OSError):
+                return self._connect_to(address, replica, limit, dn, password)
+        return self._connect_to(addresses[-1], replica, limit, dn, password)
+
+    def _connect_to(self, address: str, replica: Replica, limit: float, dn: str, password: bytes) -> Any:
         # No receive_timeout: ldap3 can set whole seconds only. The socket keeps the limit for connecting.
         server = ldap3.Server(
-            replica.host,
+            address,
             port=replica.port,
             use_ssl=replica.encrypted,
-            tls=_Tls(self._context),
+            tls=_Tls(self._context, replica.host),
             get_info=ldap3.NONE,
             connect_timeout=limit,
         )
@@ -233,8 +247,12 @@ class Link:
 
 def close(connection: Any) -> None:
     """Close without waiting; whatever goes wrong in it does not matter any more."""
+    opened = connection.socket
     with contextlib.suppress(Exception):
         connection.strategy.close()
+    if opened is not None:
+        # ldap3 leaves a socket open that never got connected or encrypted.
+        opened.close()
 
 
 def reason_of(error: Exception) -> str:

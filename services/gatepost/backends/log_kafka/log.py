@@ -96,11 +96,7 @@ class KafkaLog:
             _ASK_SECONDS,
             lambda: self._connection.commits(group, None),
         )
-        return {
-            place.partition: found.offset
-            for place, found in offsets.items()
-            if place.topic == topic
-        }
+        return {place.partition: found.offset for place, found in offsets.items() if place.topic == topic}
 
     def consumer(self, topic: str, group: str, *, window: int) -> KafkaConsumer:
         return KafkaConsumer(self._connection, self._settings, self._client_id, topic, group, window)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from gatepost.backends.log_local.storage import FETCH_RECORDS, Storage
+from gatepost.backends.log_local.storage import FETCH_RECORDS, Readable
 from gatepost.backends.log_local.waiting import WakeUp
 from gatepost.core.ports.log import LogUnavailable, Record
 
 
 class LocalFollower:
-    """Implements the Follower port over a Storage."""
+    """Implements the Follower port over a Readable."""
 
-    def __init__(self, storage: Storage, topic: str, since_ms: int | None) -> None:
+    def __init__(self, storage: Readable, topic: str, since_ms: int | None) -> None:
         self._storage = storage
         self._topic = topic
         self._since_ms = since_ms

@@ -13,8 +13,8 @@ FETCH_RECORDS = 500
 FETCH_BYTES = 8 * 1024 * 1024
 
 
-class Storage(Protocol):
-    """Positions are known without I/O; `end` is the offset that the next record will get."""
+class Readable(Protocol):
+    """What a follower needs. Positions are known without I/O; `end` is the offset that the next record will get."""
 
     def topic(self, name: str) -> TopicSpec:
         """Raises LogMisconfigured when there is no such topic, LogUnavailable when the log is not open."""
@@ -39,6 +39,10 @@ class Storage(Protocol):
         """Call `callback` whenever the topic gets records or the log comes back."""
 
     def unwatch(self, topic: str, callback: Callable[[], None]) -> None: ...
+
+
+class Storage(Readable, Protocol):
+    """What a consumer needs besides: where its group is."""
 
     async def load_commits(self, topic: str, group: str) -> Mapping[int, Commit]: ...
 
