@@ -157,7 +157,7 @@ TASTE: dict[str, dict[int, tuple[str, str]]] = {
     f"{CHASQUID}bad_data_dot": {4: ("550 5.5.2", "521 says that the host takes no mail (RFC 7504)")},
     f"{CHASQUID}bad_data_dot_2": {4: ("550 5.5.2", "the same")},
     f"{CHASQUID}bad_data_dot_on_message_too_big": {4: ("550 5.5.2", "the same")},
-    f"{CHASQUID}wrong_proto": {n: ("500 5.5.2", "a command of another protocol is unknown") for n in (1, 3, 5)},
+    f"{CHASQUID}wrong_proto": dict.fromkeys((1, 3, 5), ("500 5.5.2", "a command of another protocol is unknown")),
     f"{CHASQUID}auth_not_tls": {1: ("538 5.7.11", "the code for AUTH that needs encryption (RFC 4954 6)")},
     f"{CHASQUID}auth_multi_dialog": {
         1: ("504 5.5.4", "an unknown mechanism (RFC 4954 4)"),

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import structlog.testing
-from testbed.tls import Authority, Certificate
 
 from gatepost.core.manifest.relay_policy import TlsMode, TlsVersion
 from gatepost.edge.tls import TlsContext, TlsError
+from testbed.tls import Authority, Certificate
 
 if TYPE_CHECKING:
     from conftest import Client, Edge, MakeEdge

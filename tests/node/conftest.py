@@ -53,7 +53,7 @@ class Release:
         self._ports: dict[int, int] = {}
 
     def kubectl(self, *words: str | Path, stdin: str | None = None) -> str:
-        return self.cluster.kubectl("--namespace", self.namespace, *words, input=stdin)
+        return self.cluster.kubectl("--namespace", self.namespace, *words, stdin=stdin)
 
     def get(self, *words: str) -> Any:
         return json.loads(self.kubectl("get", *words, "-o", "json"))
@@ -116,7 +116,7 @@ def release(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Relea
     """Installed by `helm install --wait`, with examples/quickstart's objects applied and in force."""
     folder = tmp_path_factory.mktemp("release")
     made = Release(cluster, folder)
-    cluster.kubectl("apply", "-f", "-", input=json.dumps(_surroundings(folder)))
+    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(_surroundings(folder)))
     try:
         wait = ["--wait", "--timeout", f"{INSTALL_SECONDS}s"]
         made.helm("install", made.name, CHART, "-f", made.values_file, *wait)

@@ -9,7 +9,7 @@ import msgspec
 
 from gatepost.core import event_kinds
 from gatepost.core.envelope import Destination, Recipient
-from gatepost.core.inline_body import InlineBody
+from gatepost.core.memory_body import MemoryBody
 from gatepost.core.ports.store import Delivery, StoreOutcome, StoreResult
 from gatepost.mailbox.service import MailboxDependencies, MailboxService
 
@@ -78,7 +78,7 @@ async def test_stored_with_return_path_and_delivered_to(world: Any, running: Any
 async def test_a_body_by_reference_is_read_back(world: Any, running: Any) -> None:
     store = Store()
     body = b"Subject: big\r\n\r\n" + b"x" * 3_000_000
-    reference = await world.content.write("id", InlineBody(body), 10)
+    reference = await world.content.write("id", MemoryBody(body), 10)
     topic = world.topics.mailbox("local")
     await world.put(topic, copy(world, "ann", content=reference), b"")
     async with running(service(world, store)):
@@ -87,7 +87,7 @@ async def test_a_body_by_reference_is_read_back(world: Any, running: Any) -> Non
 
 
 async def test_a_damaged_body_is_quarantined(world: Any, running: Any) -> None:
-    reference = await world.content.write("id", InlineBody(b"abc" * 100_000), 10)
+    reference = await world.content.write("id", MemoryBody(b"abc" * 100_000), 10)
     wrong = msgspec.structs.replace(reference, sha256="0" * 64)
     topic = world.topics.mailbox("local")
     await world.put(topic, copy(world, "ann", content=wrong), b"")

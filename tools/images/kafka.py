@@ -48,8 +48,9 @@ def _root() -> Path:
 def _bootstrap(folder: Path) -> None:
     apt.install("node")
     program = command.require("mmdebstrap", "run `python -m testbed.provision apt:node`")
+    include = f"--include={','.join(PACKAGES)}"
     command.run(
-        [program, "--mode=root", "--variant=extract", f"--include={','.join(PACKAGES)}", SUITE, folder / "root.tar"],
+        [program, "--mode=root", "--variant=extract", include, SUITE, folder / "root.tar"],
         seconds=BUILD_SECONDS,
         nice=True,
     )

@@ -9,34 +9,9 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from gatepost.core.memory_body import MemoryBody
 
-class MemoryBody:
-    """A body in memory."""
-
-    def __init__(self, data: bytes, sha256: str = "") -> None:
-        """`sha256` in hex where it is known already."""
-        self._data = data
-        self._sha256 = sha256
-
-    @property
-    def size(self) -> int:
-        return len(self._data)
-
-    @property
-    def sha256(self) -> str:
-        if not self._sha256:
-            self._sha256 = hashlib.sha256(self._data).hexdigest()
-        return self._sha256
-
-    def whole(self) -> bytes:
-        return self._data
-
-    async def pieces(self, size: int) -> AsyncIterator[bytes]:
-        for start in range(0, len(self._data), size):
-            yield self._data[start : start + size]
-
-    def close(self) -> None:
-        """Nothing to give back."""
+__all__ = ["BodyWriter", "MemoryBody", "SpooledBody"]
 
 
 class SpooledBody:

@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind
 from gatepost.core import event_kinds
 from gatepost.core.aftermath import Attempt, Scene, Told, aftermath
 from gatepost.core.envelope import EnvelopeError
-from gatepost.core.inline_body import InlineBody
+from gatepost.core.memory_body import MemoryBody
 from gatepost.core.ports.content import Body, Content
 from gatepost.core.ports.events import Events
 from gatepost.core.ports.log import Consumer, Log, Record
@@ -97,7 +97,7 @@ class MailboxService:
                 tasks.create_task(self._store_large(consumer, record, item))
 
     async def _store_small(self, consumer: Consumer, pairs: Sequence[tuple[Record, Item]]) -> None:
-        deliveries = [_delivery(item, InlineBody(item.inline, item.envelope.sha256)) for _, item in pairs]
+        deliveries = [_delivery(item, MemoryBody(item.inline, item.envelope.sha256)) for _, item in pairs]
         results = await self._deps.store.deliver(deliveries)
         for (record, item), result in zip(pairs, results, strict=True):
             await self._conclude(consumer, record, item, result, item.inline)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gatepost.core.inline_body import InlineBody
+from gatepost.core.memory_body import MemoryBody
 from gatepost.core.ports.content import Body, Content, ContentDamaged
 from gatepost.core.ports.log import Consumer, LogGap, Record
 from gatepost.core.records import Item
@@ -24,7 +24,7 @@ async def body_of(
     """
     reference = item.envelope.content
     if reference is None:
-        return InlineBody(item.inline, item.envelope.sha256)
+        return MemoryBody(item.inline, item.envelope.sha256)
     bodies: list[Body] = []
     lost: list[str] = []
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator
 
 
-class InlineBody:
+class MemoryBody:
     """Wraps bytes; hashing is done when asked for."""
 
     __slots__ = ("_data", "_sha256")
