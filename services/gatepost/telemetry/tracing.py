@@ -7,8 +7,8 @@ Names follow OpenTelemetry's messaging semantic conventions where there are any.
 
 from __future__ import annotations
 
-import os
 import random
+import re
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -20,32 +20,37 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 EXPORT_TIMEOUT_S = 5.0
-_HEX = "0123456789abcdef"
+# W3C Trace Context 2.2.2: lower-case hex; ids of zeros only are invalid.
+_TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_bits = random.getrandbits
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
 
 class TraceContext:
     """The identity of a span on the way between processes (W3C Trace Context 2.2, version 00)."""
 
-    __slots__ = ("sampled", "span_id", "trace_id")
+    __slots__ = ("_text", "sampled", "span_id", "trace_id")
 
-    def __init__(self, trace_id: str, span_id: str, sampled: bool) -> None:
-        self.trace_id, self.span_id, self.sampled = trace_id, span_id, sampled
+    def __init__(self, trace_id: str, span_id: str, sampled: bool, text: bytes = b"") -> None:
+        """`text` is the header where it is known already."""
+        self.trace_id, self.span_id, self.sampled, self._text = trace_id, span_id, sampled, text
 
     @property
     def traceparent(self) -> bytes:
-        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}".encode()
+        if not self._text:
+            self._text = f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}".encode()
+        return self._text
 
 
 def parse_traceparent(data: bytes | None) -> TraceContext | None:
     """Read a traceparent header; None when there is none or it is malformed (it is then ignored)."""
-    if data is None or len(data) != 55:
+    found = None if data is None else _TRACEPARENT.fullmatch(data)
+    if data is None or found is None:
         return None
-    parts = data.decode("ascii", "replace").split("-")
-    if len(parts) != 4 or [len(part) for part in parts] != [2, 32, 16, 2] or parts[0] != "00":
+    trace_id, span_id = found[1].decode("ascii"), found[2].decode("ascii")
+    if trace_id == _NO_TRACE or span_id == _NO_SPAN:
         return None
-    if any(c not in _HEX for part in parts for c in part) or set(parts[1]) == {"0"} or set(parts[2]) == {"0"}:
-        return None
-    return TraceContext(parts[1], parts[2], bool(int(parts[3], 16) & 1))
+    return TraceContext(trace_id, span_id, bool(int(found[3], 16) & 1), data)
 
 
 class Span:
@@ -126,12 +131,15 @@ class Tracer:
         sampled: bool | None = None,
         start_ns: int | None = None,
     ) -> Span:
-        """Begin a span: below `parent`, whose sampling it takes over, or as the head of a new trace."""
+        """Begin a span: below `parent`, whose sampling it takes over, or as the head of a new trace.
+
+        A span that is not recorded takes no part in the trace: below a parent it passes the parent's identity on.
+        """
         if sampled is None:
             sampled = parent.sampled if parent else self.sampled()
         if not sampled or self._tracer is None:
-            trace_id = parent.trace_id if parent else os.urandom(16).hex()
-            return Span(TraceContext(trace_id, os.urandom(8).hex(), sampled), None)
+            # Random, as W3C Trace Context asks for, but nothing hangs on nobody guessing it.
+            return Span(parent or TraceContext(f"{_bits(128):032x}", f"{_bits(64):016x}", sampled), None)
         context = None
         if parent is not None:
             remote = trace.SpanContext(
