@@ -34,6 +34,7 @@ from gatepost.relay.service import RelayDependencies, RelayService
 from gatepost.router.service import Router, RouterDependencies
 from gatepost.telemetry import metrics
 from gatepost.telemetry.tracing import Tracer
+from gatepost.work.trimming import Trimmer
 
 LOG_RETRY_S: Final = 2.0
 
@@ -224,6 +225,10 @@ class Assembly:
 
         assert settings.lmtp is not None
         return LmtpStore(settings.lmtp, self.settings.hostname)
+
+    def trimmer(self, *work: tuple[str, str]) -> Trimmer:
+        """Trims these (topic, group) pairs. The embedded log does this by itself."""
+        return Trimmer(self.log, work)
 
     async def configure(self, source: ConfigurationSource, use: Sequence[Callable[[Tables], None]]) -> None:
         """Start a source and give its tables to the services, now and at each change."""

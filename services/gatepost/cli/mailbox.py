@@ -22,7 +22,12 @@ def run(options: argparse.Namespace) -> int:
         if name not in parts.settings.stores:
             raise ManifestError(str(options.config), "store", f"{name!r} is none of stores")
         service = await parts.mailbox(name)
-        return Running(work=[service.run], stopping=[service.stop], on_configuration=service.on_configuration)
+        trimmer = parts.trimmer((parts.topics.mailbox(name), parts.topics.group(f"mailbox.{name}")))
+        return Running(
+            work=[service.run, trimmer.run],
+            stopping=[service.stop, trimmer.stop],
+            on_configuration=service.on_configuration,
+        )
 
     return run_service(options, "mailbox", build)
 

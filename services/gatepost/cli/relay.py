@@ -6,6 +6,7 @@ import argparse
 
 from gatepost.cli.assembly import Assembly
 from gatepost.cli.service import Running, add_service_arguments, run_service
+from gatepost.core.topics import RETRY_TIERS
 
 add_arguments = add_service_arguments
 
@@ -16,8 +17,13 @@ def run(options: argparse.Namespace) -> int:
 
 async def _build(parts: Assembly) -> Running:
     relay, retries = await parts.relay()
+    topics = parts.topics
+    trimmer = parts.trimmer(
+        (topics.relay, topics.group("relay")),
+        *((topics.retry(tier), topics.group(f"retry.{tier}")) for tier in RETRY_TIERS),
+    )
     return Running(
-        work=[relay.run, retries.run],
-        stopping=[relay.stop, retries.stop],
+        work=[relay.run, retries.run, trimmer.run],
+        stopping=[relay.stop, retries.stop, trimmer.stop],
         on_configuration=relay.on_configuration,
     )

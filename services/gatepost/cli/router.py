@@ -16,4 +16,9 @@ def run(options: argparse.Namespace) -> int:
 
 async def _build(parts: Assembly) -> Running:
     router = await parts.router()
-    return Running(work=[router.run], stopping=[router.stop], on_configuration=router.on_configuration)
+    trimmer = parts.trimmer((parts.topics.accepted, parts.topics.group("router")))
+    return Running(
+        work=[router.run, trimmer.run],
+        stopping=[router.stop, trimmer.stop],
+        on_configuration=router.on_configuration,
+    )
