@@ -181,6 +181,12 @@ class World:
             await self.stop()
         await self.log.close()
 
+    def check(self) -> None:
+        """Raise what ended an operator by itself."""
+        for _, task in self._running:
+            if task.done():
+                task.result()
+
     async def ack(self, pod: str, digest: str, *, service: str = "edge", error: str = "", at_ms: int = 0) -> None:
         """Say what a pod runs."""
         ack = Ack(pod=pod, service=service, at_ms=at_ms, epoch=1, generation=1, hash=digest, error=error)

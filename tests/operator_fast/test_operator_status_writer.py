@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -92,7 +93,7 @@ async def test_pauses_grow_to_a_limit() -> None:
             for _turn in range(3):
                 await asyncio.sleep(0)
             times.now += 1.0
-    waits = [after - before for before, after in zip(tries, tries[1:], strict=False)]
+    waits = [after - before for before, after in itertools.pairwise(tries)]
     assert waits[0] <= 3
     assert max(waits) <= LONGEST_PAUSE_S + 1
     assert len(tries) < 40

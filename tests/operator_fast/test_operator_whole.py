@@ -31,11 +31,12 @@ async def served(world: Any, *domains: str, epoch: int | None = None) -> Head:
     try:
         async with asyncio.timeout(20):
             while True:
+                world.check()
                 if world.log.available and world.topics.config in world.storage.topics:
                     head, configuration = await on_the_log(world)
-                    if head and configuration and (epoch is None or head.epoch == epoch):
-                        if {domain.domain for domain in configuration.domains} == set(domains):
-                            return head
+                    names = {domain.domain for domain in configuration.domains} if configuration else None
+                    if head and names == set(domains) and epoch in (None, head.epoch):
+                        return head
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"never published: {domains}") from None

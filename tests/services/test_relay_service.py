@@ -243,3 +243,12 @@ async def test_stopping_leaves_what_is_not_due(world: Any, running: Any) -> None
         await asyncio.sleep(0)
     assert await world.items(world.topics.relay) == []
     assert sum((await world.log.committed(world.topics.retry("4h"), world.topics.group("retry.4h"))).values()) == 0
+
+
+async def test_552_to_rcpt_is_temporary(world: Any, running: Any) -> None:
+    transport = Transport()
+    transport.answers["192.0.2.1"] = RemoteReply(552, "5.5.3", "too many", "mx1.b.example", "RCPT")
+    await world.put(world.topics.relay, copy(world, "x@b.example"))
+    async with running(relay(world, transport)):
+        (later,) = await world.some(world.topics.retry("1m"), 1)
+    assert later.envelope.deferral.last_reply == "452 4.5.3 too many"

@@ -19,6 +19,7 @@ import structlog
 from gatepost.backends.content_log import ContentLog
 from gatepost.backends.events_log import EventsLog
 from gatepost.core.manifest.quantities import size_bytes
+from gatepost.core.manifest.read import ManifestError
 from gatepost.core.manifest.settings import DirectorySettings, Settings
 from gatepost.core.ports.configuration import ConfigurationSource
 from gatepost.core.ports.directory import Directory, DirectoryUnavailable
@@ -135,7 +136,10 @@ class Assembly:
     async def _resolver(self) -> Resolver:
         from gatepost.backends.resolver_dns import DnsResolver
 
-        resolver = DnsResolver(self.settings.dns)
+        try:
+            resolver = DnsResolver(self.settings.dns)
+        except ValueError as error:
+            raise ManifestError("the settings", "dns.servers", str(error)) from None
         await resolver.start()
         self._stack.push_async_callback(resolver.close)
         return resolver
@@ -224,7 +228,10 @@ class Assembly:
         from gatepost.backends.store_lmtp import LmtpStore
 
         assert settings.lmtp is not None
-        return LmtpStore(settings.lmtp, self.settings.hostname)
+        try:
+            return LmtpStore(settings.lmtp, self.settings.hostname)
+        except ValueError as error:
+            raise ManifestError("the settings", f"stores.{name}.lmtp.address", str(error)) from None
 
     def trimmer(self, *work: tuple[str, str]) -> Trimmer:
         """Trims these (topic, group) pairs. The embedded log does this by itself."""

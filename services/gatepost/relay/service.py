@@ -174,7 +174,7 @@ class RelayService:
                 continue
             site.reached()
             span.set("server.address", target.name)
-            return replies
+            return [_as_meant(reply) for reply in replies]
         if last.code >= 500:
             # A greeting or EHLO of 5xx is about the host, not the message: other hosts were tried, now wait.
             last = msgspec.structs.replace(last, code=451, enhanced="4.4.1")
@@ -222,6 +222,14 @@ class RelayService:
 
     async def _quarantine(self, consumer: Consumer, record: Record, reason: str) -> None:
         await self._loop.persist(consumer, record, [quarantine_entry(self._deps.topics, record, reason)])
+
+
+def _as_meant(reply: RemoteReply) -> RemoteReply:
+    """RFC 5321 4.5.3.1.10: 552 to RCPT is what old servers say for 452, too many recipients."""
+    if reply.code == 552 and reply.command == "RCPT":
+        enhanced = "4" + reply.enhanced[1:] if reply.enhanced else ""
+        return msgspec.structs.replace(reply, code=452, enhanced=enhanced)
+    return reply
 
 
 def _outgoing(envelope: Envelope, recipients: Sequence[Recipient], body: Body) -> OutgoingMessage:

@@ -28,9 +28,9 @@ class HealthServer:
         app.router.add_get("/livez", self._serve_live)
         app.router.add_get("/readyz", self._serve_ready)
         app.router.add_get("/metrics", self._serve_metrics)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host.strip("[]"), self._port, shutdown_timeout=2.0)
+        site = web.TCPSite(self._runner, self._host.strip("[]"), self._port)
         await site.start()
         addresses = self._runner.addresses
         self.port = addresses[0][1] if addresses else self._port

@@ -24,14 +24,53 @@ START_DELAY_S: Final = 1.0
 FIRST_DELAY_S: Final = 0.5
 LAST_DELAY_S: Final = 15.0  # a dependency that is back is used again within 30 s
 STUCK_DELAY_S: Final = 60.0  # a record that our own fault keeps: tried again, and others go on meanwhile
+# While records trickle in, so long passes between two fetches: what comes meanwhile shares a fetch, an append, a
+# sync. Mail that is alone is taken at once; in a crowd it waits this long at the most, which nobody can tell.
+GATHER_S: Final = 0.01
+CROWD: Final = 64  # records in one fetch: then there are enough to share, and no time is to be lost
 
 Handle = Callable[[Consumer, Sequence[Record]], Awaitable[None]]
 
 _log = structlog.get_logger()
 
 
+class _Hand:
+    """A consumer that remembers which of its records were given and are not finished."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._out: set[tuple[int, int]] = set()
+        self.start, self.owns = consumer.start, consumer.owns
+        self.commit, self.close, self.on_revoked = consumer.commit, consumer.close, consumer.on_revoked
+        consumer.on_revoked(self._forget)
+
+    async def fetch(self, limit: float) -> Sequence[Record]:
+        records = await self._consumer.fetch(limit)
+        self._out.update([(record.partition, record.offset) for record in records])
+        return records
+
+    def finish(self, record: Record) -> None:
+        self._out.discard((record.partition, record.offset))
+        self._consumer.finish(record)
+
+    def unfinished(self, records: Sequence[Record]) -> list[Record]:
+        """Those that are not finished and still this member's to finish."""
+        return [
+            record
+            for record in records
+            if (record.partition, record.offset) in self._out and self.owns(record.partition)
+        ]
+
+    def _forget(self, partitions: frozenset[int]) -> None:
+        self._out = {(partition, offset) for partition, offset in self._out if partition not in partitions}
+
+
 class WorkLoop:
-    """Reads one topic in one group until stop(); `handle` gets records in batches of at most `batch`."""
+    """Reads one topic in one group until stop(); `handle` gets records in batches of at most `batch`.
+
+    `handle` finishes records, or hands them to apart(). A fault in a batch harms only the record that causes it:
+    the unfinished ones of the batch are then handled one by one.
+    """
 
     def __init__(
         self, log: Log, topic: str, group: str, handle: Handle, *, batch: int = 1, in_hand: int = IN_HAND
@@ -42,6 +81,7 @@ class WorkLoop:
         self._in_hand = 0
         self._room = asyncio.Event()
         self._room.set()
+        self._tasks: asyncio.TaskGroup | None = None
 
     @property
     def stopping(self) -> bool:
@@ -54,23 +94,36 @@ class WorkLoop:
 
     async def run(self) -> None:
         """Work until stop(). Raises LogGap: an operator must look before anything is skipped."""
-        consumer = self.log.consumer(self.topic, self._group, window=min(WINDOW, self._most))
-        if not await self._join(consumer):
+        hand = _Hand(self.log.consumer(self.topic, self._group, window=min(WINDOW, self._most)))
+        if not await self._join(hand):
             return
         try:
             async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
                 while not self.stopping:
-                    records = await consumer.fetch(FETCH_LIMIT_S)
+                    records = await hand.fetch(FETCH_LIMIT_S)
                     for start in range(0, len(records), self._batch):
-                        part = records[start : start + self._batch]
-                        self._take(len(part))
-                        tasks.create_task(self._guarded(consumer, part))
+                        self._hand_out(hand, records[start : start + self._batch])
                     await self._room.wait()
+                    if 0 < len(records) < CROWD:
+                        await asyncio.sleep(GATHER_S)
         except* LogGap as gaps:
             _log.critical("log.gap", topic=self.topic, reason=str(gaps.exceptions[0]))
             raise
         finally:
-            await consumer.close()
+            self._tasks = None
+            await hand.close()
+
+    def apart(self, consumer: Consumer, records: Sequence[Record]) -> None:
+        """Have each of these handled by itself, beside the others; for handlers, about records they were given."""
+        assert isinstance(consumer, _Hand)
+        for record in records:
+            self._hand_out(consumer, [record])
+
+    def _hand_out(self, hand: _Hand, records: Sequence[Record]) -> None:
+        assert self._tasks is not None
+        self._take(len(records))
+        self._tasks.create_task(self._guarded(hand, records))
 
     async def _join(self, consumer: Consumer) -> bool:
         """Join the group, however long the log is away; False when stopped before."""
@@ -96,24 +149,30 @@ class WorkLoop:
         if self._in_hand < self._most or self.stopping:
             self._room.set()
 
-    async def _guarded(self, consumer: Consumer, records: Sequence[Record]) -> None:
-        """A fault of ours in one batch stops neither the others nor the process; it is tried again and told."""
+    async def _guarded(self, hand: _Hand, records: Sequence[Record]) -> None:
+        """A fault of ours in one record stops neither the others nor the process; it is tried again and told."""
+        count = len(records)
         try:
-            while True:
-                try:
-                    await self._handle(consumer, records)
-                except Exception:
-                    metrics.WORK_STUCK.add(self.topic)
-                    where = [(record.partition, record.offset) for record in records[:5]]
-                    _log.exception("work.stuck", topic=self.topic, records=where)
-                else:
+            while not await self._handled(hand, records):
+                if count > 1:
+                    self.apart(hand, hand.unfinished(records))
                     return
                 await self.pause(STUCK_DELAY_S)
-                records = [record for record in records if consumer.owns(record.partition)]
-                if self.stopping or not records:
+                if self.stopping or not hand.unfinished(records):
                     return
         finally:
-            self._give_back(len(records))
+            self._give_back(count)
+
+    async def _handled(self, hand: _Hand, records: Sequence[Record]) -> bool:
+        try:
+            await self._handle(hand, records)
+        except Exception:
+            if len(records) == 1:
+                metrics.WORK_STUCK.add(self.topic)
+            where = [(record.partition, record.offset) for record in records[:5]]
+            _log.exception("work.stuck" if len(records) == 1 else "work.apart", topic=self.topic, records=where)
+            return False
+        return True
 
     async def pause(self, seconds: float) -> None:
         """Wait, but not longer than until stop()."""

@@ -32,7 +32,7 @@ _FULL_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EF
 _log = structlog.get_logger("gatepost.store")
 
 
-class StoreOwned(Exception):
+class StoreOwned(OSError):
     """Another process has this store open. A store has one owner: the ledger is in its memory."""
 
 

@@ -20,9 +20,6 @@ _log = structlog.get_logger("gatepost.edge.tls")
 
 
 def starttls(session: Session, argument: bytes) -> None:
-    if session.pending:
-        session.goodbye(say.TLS_INJECTION)  # RFC 3207 6; CVE-2011-0411
-        return
     if argument:
         raise CommandError(say.NO_ARGUMENT)
     if session.tls:
@@ -38,7 +35,7 @@ def starttls(session: Session, argument: bytes) -> None:
 
 async def _begin(session: Session, context: ssl.SSLContext) -> None:
     if session.pending:
-        session.goodbye(say.TLS_INJECTION)
+        session.goodbye(say.TLS_INJECTION)  # RFC 3207 6; CVE-2011-0411
         return
     session.write(READY)
     session.flush()
