@@ -81,7 +81,6 @@ class Controller:
         self._compilation: Compilation | None = None
         self._compiled_at = -1
         self._contained: dict[str, bytes] = {}
-        self._edges: Edges | None = None
         self._settled = float("-inf")
         self._messages_at = float("-inf")
         self._announced: Removal | None = None
@@ -168,13 +167,12 @@ class Controller:
         if not self._log_available():
             self._settled = now + self._pace.settle
         if now < self._settled or self._lease.epoch is None:
-            return self._edges  # nobody can be heard: that says nothing about the edges
+            return None  # nobody can be heard: that says nothing about the edges
         acks = self._acks.acks
         live = live_acks(acks, EDGE, self._clock.now_ms(), ALIVE_MS)
         self._publication.known.keep({ack.hash for ack in acks})
-        self._edges = edges_of(live, self._publication.known)
         metrics.OPERATOR_EDGES.set(float(len(live)))
-        return self._edges
+        return edges_of(live, self._publication.known)
 
     def _waits_for(self, published: bool) -> str:
         if not published:

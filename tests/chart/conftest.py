@@ -14,6 +14,7 @@ import yaml
 from testbed.provision import kubernetes
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "gatepost"
+EXAMPLES = CHART.parents[1] / "examples" / "kubernetes"
 VALUES = Path(__file__).with_name("values")
 
 
@@ -26,7 +27,6 @@ class Helm:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self.chart = CHART
         self.refused = HelmRefused
 
     def run(self, *words: str | Path) -> str:
@@ -43,9 +43,14 @@ class Helm:
             raise HelmRefused(done.stderr + done.stdout)
         return done.stdout
 
+    def file(self, values: str) -> Path:
+        """`least` is in values/, `examples/production` in examples/kubernetes/."""
+        folder, _, name = values.rpartition("/")
+        return (EXAMPLES if folder == "examples" else VALUES) / f"{name}.yaml"
+
     def render(self, values: str = "least", *words: str, release: str = "mail") -> list[dict[str, Any]]:
-        """The objects of a release in the namespace `post` with a file of values/."""
-        place = ["--namespace", "post", "-f", str(VALUES / f"{values}.yaml")]
+        """The objects of a release in the namespace `post`."""
+        place = ["--namespace", "post", "-f", str(self.file(values))]
         text = self.run("template", release, CHART, *place, *words)
         return [one for one in yaml.safe_load_all(text) if one]
 

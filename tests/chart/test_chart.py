@@ -22,7 +22,7 @@ pytestmark = pytest.mark.node
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "charts" / "gatepost"
 GOLDEN = Path(__file__).with_name("golden")
-ALL_VALUES = ("least", "trying-out", "everything")
+ALL_VALUES = ("least", "everything", "examples/trying-out", "examples/production")
 # What the chart decides by itself, so that it can't be set.
 COMPUTED = {"log.sqlite", "log.topicPrefix", "log.kafka.bootstrapServers", "log.kafka.replicationFactor"}
 COMPUTED |= {"log.kafka.minInsyncReplicas", "log.kafka.createTopics", "log.kafka.security", "log.kafka.caFile"}
@@ -48,8 +48,7 @@ def find(objects: list[Object], kind: str, name: str) -> Object:
 
 @pytest.mark.parametrize("values", ALL_VALUES)
 def test_helm_lint_has_nothing_to_say(helm: Any, values: str) -> None:
-    file = Path(__file__).with_name("values") / f"{values}.yaml"
-    output = helm.run("lint", "--strict", CHART, "-f", file)
+    output = helm.run("lint", "--strict", CHART, "-f", helm.file(values))
     said = [line for line in output.splitlines() if line.startswith("[") and "icon is recommended" not in line]
     assert said == []
 
@@ -59,7 +58,7 @@ def test_a_release_is_these_objects(helm: Any, values: str) -> None:
     """The list is in golden/: a new or a vanished object must be meant."""
     objects = helm.render(values)
     names = sorted(f"{one['kind']} {one['metadata']['name']}" for one in objects)
-    assert names == (GOLDEN / f"{values}.txt").read_text().splitlines()
+    assert names == (GOLDEN / f"{Path(values).name}.txt").read_text().splitlines()
     assert len(names) == len(set(names))
     cluster_wide = {"CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"}
     for one in objects:
@@ -358,7 +357,11 @@ def test_the_grace_period_has_room_for_the_drain(helm: Any, settings_of: Callabl
 
 
 def test_images_of_the_release_have_its_version(helm: Any) -> None:
-    images = {container["image"] for _, spec in pods(helm.render("trying-out")) for container in spec["containers"]}
+    images = {
+        container["image"]
+        for _, spec in pods(helm.render("examples/trying-out"))
+        for container in spec["containers"]
+    }
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
     assert images == {f"gatepost/{name}:{version}" for name in ("gatepost", "gatepost-operator", "gatepost-kafka")}
     digest = "sha256:" + "0" * 64

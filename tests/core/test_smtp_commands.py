@@ -144,7 +144,25 @@ ARGUMENTS = st.one_of(
     st.binary(max_size=120),
     st.lists(
         st.sampled_from(
-            [b"FROM:", b"TO:", b"<", b">", b"@", b'"', b"\\", b" ", b"a", b".", b"=", b"SIZE", b"1", b":", b",", b"[", b"]"]
+            [
+                b"FROM:",
+                b"TO:",
+                b"<",
+                b">",
+                b"@",
+                b'"',
+                b"\\",
+                b" ",
+                b"a",
+                b".",
+                b"=",
+                b"SIZE",
+                b"1",
+                b":",
+                b",",
+                b"[",
+                b"]",
+            ]
         ),
         max_size=40,
     ).map(b"".join),
@@ -159,11 +177,14 @@ def test_anything_is_parsed_or_refused_with_a_5xx(argument: bytes, flag: bool) -
         lambda: parse_rcpt(argument, utf8=flag).address,
         lambda: parse_helo(argument),
     ):
+        refusal = None
         try:
             found = parse()
         except CommandError as error:
-            assert 500 <= error.reply.code < 560
-            assert error.reply.encode("X" * 26).count(b"\r\n") == 1
+            refusal = error.reply
+        if refusal is not None:
+            assert 500 <= refusal.code < 560
+            assert refusal.encode("X" * 26).count(b"\r\n") == 1
         else:
             assert "\r" not in str(found)
             assert "\n" not in str(found)

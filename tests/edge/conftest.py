@@ -69,10 +69,7 @@ class DictDirectory:
     def add(self, *addresses: str, password: str = "", **facts: Any) -> None:
         name = addresses[0].split("@", 1)[0]
         self.entries.update(
-            {
-                address: Entry(name, EntryKind.ACCOUNT, addresses[0], addresses, **facts)
-                for address in addresses
-            }
+            {address: Entry(name, EntryKind.ACCOUNT, addresses[0], addresses, **facts) for address in addresses}
         )
         if password:
             self.passwords[name] = password

@@ -33,9 +33,9 @@ def plain(login: str, password: str, authorization: str = "") -> str:
     return f"AUTH PLAIN {response}"
 
 
-async def logged_in(edge: Edge, login: str = "alice", password: str = "secret-a") -> Client:
+async def logged_in(edge: Edge) -> Client:
     client = await edge.client()
-    assert await client.ask(plain(login, password)) == "235 2.7.0 Authentication successful"
+    assert await client.ask(plain("alice", "secret-a")) == "235 2.7.0 Authentication successful"
     return client
 
 

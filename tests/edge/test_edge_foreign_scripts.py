@@ -38,9 +38,13 @@ async def edge_for(make_edge: MakeEdge, **arguments: Any) -> Edge:
 STEP = re.compile(r"([CS]): ?(.*)")
 
 
-async def james(client: Client, script: Path) -> list[tuple[str, str]]:
+def lines_of(name: str) -> list[str]:
+    return (DATA / name).read_text("utf-8").splitlines()
+
+
+async def james(client: Client, script: str) -> list[tuple[str, str]]:
     """Play a script; returns (the code it wants, our reply) for each reply."""
-    steps = [found.groups() for line in script.read_text("utf-8").splitlines() if (found := STEP.fullmatch(line))]
+    steps = [found.groups() for line in lines_of(script) if (found := STEP.fullmatch(line))]
     wanted = [text for side, text in steps if side == "S" and text[3:4] not in "-."]  # "250.*" is a first line
     replies = [await client.reply()]
     in_content = False
@@ -64,7 +68,7 @@ async def james(client: Client, script: Path) -> list[tuple[str, str]]:
 async def test_james(name: str, make_edge: MakeEdge) -> None:
     edge = await edge_for(make_edge, tls=True, **OPEN_AUTH)
     client = await edge.connect()
-    for wanted, reply in await james(client, DATA / f"james/{name}.test"):
+    for wanted, reply in await james(client, f"james/{name}.test"):
         assert reply.startswith(wanted), (wanted, reply)
 
 
@@ -72,7 +76,7 @@ async def test_james_injection(make_edge: MakeEdge) -> None:
     """James answers 451, we 421 since the connection goes with it: temporary in both, and nothing is obeyed."""
     edge = await edge_for(make_edge, tls=True)
     client = await edge.connect()
-    *before, (wanted, reply) = await james(client, DATA / "james/starttls_with_injection.test")
+    *before, (wanted, reply) = await james(client, "james/starttls_with_injection.test")
     assert [r[:3] for _, r in before] == ["220", "250"]
     assert (wanted, reply[:3]) == ("451", "421")
     assert await client.rest() == b""
@@ -82,7 +86,7 @@ async def test_james_session_fixation(make_edge: MakeEdge) -> None:
     """STARTTLS after AUTH in a transaction: James says 501, the code for a command out of place is 503."""
     edge = await edge_for(make_edge, tls=True, **OPEN_AUTH)
     client = await edge.connect()
-    results = await james(client, DATA / "james/starttls_session_fixation.test")
+    results = await james(client, "james/starttls_session_fixation.test")
     assert all(reply.startswith(wanted) for wanted, reply in results[:-1])
     assert (results[-1][0], results[-1][1][:9]) == ("501", "503 5.5.1")
 
@@ -111,7 +115,7 @@ def python_bytes(text: str) -> bytes:
 async def chasquid(name: str, connect: Callable[[str], Any]) -> list[tuple[str, str]]:
     client: Client | None = None
     results = []
-    for text in (DATA / f"chasquid/{name}.cmy").read_text("utf-8").splitlines():
+    for text in lines_of(f"chasquid/{name}.cmy"):
         if not text.startswith("c "):
             continue
         found = LINE.fullmatch(text)
@@ -167,7 +171,7 @@ TASTE: dict[str, dict[int, tuple[str, str]]] = {
 
 @pytest.mark.parametrize("name", TASTE)
 async def test_chasquid(name: str, make_edge: MakeEdge) -> None:
-    implicit = "tls_connect" in (DATA / f"chasquid/{name}.cmy").read_text("utf-8")
+    implicit = any("tls_connect" in line for line in lines_of(f"chasquid/{name}.cmy"))
     edge = await edge_for(
         make_edge,
         implicit=implicit,
@@ -183,9 +187,7 @@ async def test_chasquid(name: str, make_edge: MakeEdge) -> None:
         return await edge.connect(ssl=edge.authority.client_context(), server_hostname="mx.example.test")
 
     results = await chasquid(name, connect)
-    differences = {
-        number: reply for number, (wanted, reply) in enumerate(results) if not reply.startswith(wanted)
-    }
+    differences = {number: reply for number, (wanted, reply) in enumerate(results) if not reply.startswith(wanted)}
     expected = TASTE[name]
     assert differences.keys() == expected.keys(), (differences, results)
     for number, reply in differences.items():

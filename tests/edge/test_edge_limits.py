@@ -297,9 +297,7 @@ async def test_a_revoked_relay_right_ends_the_session(make_edge: MakeEdge) -> No
 
 
 async def test_a_revoked_login_ends_the_session(make_edge: MakeEdge) -> None:
-    edge = await make_edge(
-        role=Role.SUBMISSION, auth_enabled=True, auth_directory="people", auth_require_tls=False
-    )
+    edge = await make_edge(role=Role.SUBMISSION, auth_enabled=True, auth_directory="people", auth_require_tls=False)
     client = await edge.client()
     assert (await client.ask("AUTH PLAIN AGJvYgBzZWNyZXQtYg==")).startswith("235")
     edge.configure(auth_enabled=False)

@@ -93,7 +93,7 @@ async def test_bare_postmaster_is_completed(edge: Edge) -> None:
 
 @pytest.mark.requirement("S0-65")
 async def test_a_refusal_is_one_line_an_event_and_a_count(edge: Edge) -> None:
-    """Fails without time-stampable line, event and count of a refusal, with client, names, addresses, code and id."""
+    """Fails without line, event and count of a refusal, with client, names, addresses, code, check and id."""
     client = await edge.client()
     await client.ask("MAIL FROM:<mark@example.org>")
     before = metrics.REPLIES.values.get(("mx", "recipient", "550"), 0)

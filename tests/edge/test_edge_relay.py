@@ -43,7 +43,7 @@ async def refuses_all_probes(edge: Edge, **names: str) -> None:
 
 @pytest.mark.requirement("S1-2")
 async def test_no_probe_gets_through_by_default(make_edge: MakeEdge) -> None:
-    """Fails without a refusal of every one of the 16 known forms of a foreign recipient, under the default policy."""
+    """Fails without a refusal of each of the 16 known forms of a foreign recipient, under the default policy."""
     await refuses_all_probes(await make_edge(errors_before_disconnect=100))
 
 
@@ -175,7 +175,7 @@ async def test_mail_to_a_disabled_account_is_not_accepted(edge: Edge) -> None:
 
 @pytest.mark.requirement("S1-9")
 async def test_a_thousand_recipients_meet_the_cap(edge: Edge) -> None:
-    """Fails without a cap: 100 are taken (RFC 5321 4.5.3.1.8), 900 told to come separately, and 100 get the mail."""
+    """Fails without a cap: 100 are taken (RFC 5321 4.5.3.1.8), 900 told to come separately; 100 get the mail."""
     for number in range(1000):
         edge.directory.add(f"u{number}@example.test")
     client = await edge.client()

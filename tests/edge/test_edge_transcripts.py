@@ -31,6 +31,10 @@ def unescape(text: str) -> bytes:
     return ESCAPE.sub(one, text).encode("latin-1")
 
 
+def lines_of(path: Path) -> list[str]:
+    return path.read_text("utf-8").splitlines()
+
+
 def policy_of(lines: list[str]) -> dict[str, Any]:
     wanted = yaml.safe_load("\n".join(line[2:] for line in lines if line.startswith("% "))) or {}
     policy = msgspec.convert({"listener": "mx", **wanted}, ListenerPolicy)
@@ -71,6 +75,6 @@ async def play(edge: Edge, client: Client, lines: list[str]) -> None:
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.txt")), ids=lambda path: path.stem)
 async def test_transcript(path: Path, make_edge: MakeEdge) -> None:
-    lines = path.read_text("utf-8").splitlines()
+    lines = lines_of(path)
     edge = await make_edge(**policy_of(lines))
     await play(edge, await edge.connect(), lines)

@@ -26,12 +26,11 @@ PASSWORDS = {"alice": "correct horse", "bob": "battery staple"}
 VOLUMES = ("mail", "kafka")
 INSTALL_SECONDS = 300
 
-VALUES: dict[str, Any] = {
-    "hostname": "mx.example.test",
-    "kafka": {"dev": {"enabled": True, "storage": {"storageClassName": "test"}}},
+# What docs/kubernetes.md tells to use for a first look, with what is particular to this cluster.
+VALUES = REPOSITORY / "examples" / "kubernetes" / "trying-out.yaml"
+MORE_VALUES: dict[str, Any] = {
+    "kafka": {"dev": {"storage": {"storageClassName": "test"}}},
     "stores": {"local": {"storage": {"storageClassName": "test"}}},
-    "directories": {"users": {"ldif": {}, "secret": {"name": "users", "key": "users.ldif"}}},
-    "tls": {"secretName": "mx-tls"},
     # Few: an idle broker of 256 MB has little use for a hundred partitions.
     "settings": {"log": {"partitions": 4}},
     "tests": {"recipient": "alice@example.test"},
@@ -46,10 +45,11 @@ class Release:
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster = cluster
-        self.values_file = folder / "values.yaml"
-        self.values_file.write_text(yaml.safe_dump(VALUES))
+        more = folder / "values.yaml"
+        more.write_text(yaml.safe_dump(MORE_VALUES))
+        wait = ["--wait", "--timeout", f"{INSTALL_SECONDS}s"]
+        self.chart_and_values = [CHART, "-f", VALUES, "-f", more, *wait]
         self.passwords = PASSWORDS
-        self.chart = CHART
         self._ports: dict[int, int] = {}
 
     def kubectl(self, *words: str | Path, stdin: str | None = None) -> str:
@@ -63,8 +63,7 @@ class Release:
 
     def upgrade(self, *words: str) -> str:
         """`helm upgrade` with the release's values and some more; returns when all is rolled out."""
-        wait = ["--wait", "--timeout", f"{INSTALL_SECONDS}s"]
-        return self.helm("upgrade", self.name, CHART, "-f", self.values_file, *wait, *words)
+        return self.helm("upgrade", self.name, *self.chart_and_values, *words)
 
     def pods(self, component: str) -> list[str]:
         """The names of a service's pods that aren't on their way out."""
@@ -118,8 +117,7 @@ def release(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Relea
     made = Release(cluster, folder)
     cluster.kubectl("apply", "-f", "-", stdin=json.dumps(_surroundings(folder)))
     try:
-        wait = ["--wait", "--timeout", f"{INSTALL_SECONDS}s"]
-        made.helm("install", made.name, CHART, "-f", made.values_file, *wait)
+        made.helm("install", made.name, *made.chart_and_values)
         made.kubectl("apply", "-f", QUICKSTART)
         made.kubectl("wait", "--for=condition=Programmed", "maildomain,relaypolicy", "--all", "--timeout=120s")
     except ServerError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -187,8 +188,9 @@ class World:
             if task.done():
                 task.result()
 
-    async def ack(self, pod: str, digest: str, *, service: str = "edge", error: str = "", at_ms: int = 0) -> None:
+    async def ack(self, pod: str, digest: str, *, service: str = "edge", error: str = "") -> None:
         """Say what a pod runs."""
+        at_ms = time.time_ns() // 1_000_000
         ack = Ack(pod=pod, service=service, at_ms=at_ms, epoch=1, generation=1, hash=digest, error=error)
         await self.log.append(Entry(self.topics.acks, encode(ack), pod.encode()), 1.0)
 

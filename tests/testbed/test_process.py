@@ -118,7 +118,8 @@ def test_nothing_outlives_a_killed_test_run(tmp_path: Path) -> None:
     ) as killed:
         assert killed.stdout is not None
         sleeper = psutil.Process(int(killed.stdout.readline()))
-        assert sleeper.is_running()
+        # The words before the command must have set the death signal: then it is `sleep` itself.
+        await_true(lambda: sleeper.name() == "sleep")
         killed.send_signal(signal.SIGKILL)
     psutil.wait_procs([sleeper], timeout=SECONDS)
     assert not sleeper.is_running() or sleeper.status() == psutil.STATUS_ZOMBIE

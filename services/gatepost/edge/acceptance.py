@@ -135,7 +135,8 @@ class Acceptor:
             size=body.size,
             sha256=body.sha256,
             client=client,
-            trust=Trust.AUTHENTICATED if client.login else Trust.UNVERIFIED,
+            # A client that may relay by its network does so only with a sender of the rule's own domains.
+            trust=Trust.AUTHENTICATED if client.login or transaction.relaying else Trust.UNVERIFIED,
             # Undeclared 8-bit content needs 8BITMIME as much as declared one (RFC 6152 3).
             body=BodyType.EIGHT_BIT_MIME if eight_bit else mail.body,
             smtputf8=mail.smtputf8,

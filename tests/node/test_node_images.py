@@ -1,0 +1,112 @@
+"""The images as files: the same input gives the same bytes, with what belongs in and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from images.layers import compile_tree, key_of, not_in, tree_layer
+from images.service import build_gatepost, build_operator
+from images.version import app_version
+
+pytestmark = pytest.mark.node
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Image:
+    """An OCI tar, opened."""
+
+    def __init__(self, file: Path) -> None:
+        self.archive = tarfile.open(file)  # noqa: SIM115  (closed with the test)
+        (entry,) = self._json("index.json")["manifests"]
+        self.reference = entry["annotations"]["io.containerd.image.name"]
+        manifest = self._json(self._blob(entry["digest"]))
+        self.config = self._json(self._blob(manifest["config"]["digest"]))["config"]
+        self.layers = [layer["digest"] for layer in manifest["layers"]]
+
+    def _blob(self, digest: str) -> str:
+        return f"blobs/sha256/{digest.removeprefix('sha256:')}"
+
+    def _json(self, name: str) -> Any:
+        stream = self.archive.extractfile(name)
+        assert stream is not None
+        return json.load(stream)
+
+    def files(self, first_layer: int = 1) -> Iterator[tarfile.TarInfo]:
+        """What our own layers hold: those above Debian's root."""
+        for digest in self.layers[first_layer:]:
+            stream = self.archive.extractfile(self._blob(digest))
+            assert stream is not None
+            with tarfile.open(fileobj=stream) as layer:
+                yield from layer
+
+
+def test_the_services_image(tmp_path: Path) -> None:
+    first, second = (build_gatepost(tmp_path / f"{n}.tar", app_version()) for n in (1, 2))
+    assert hashlib.sha256(first.read_bytes()).digest() == hashlib.sha256(second.read_bytes()).digest()
+    image = Image(first)
+    assert image.reference == f"docker.io/gatepost/gatepost:{app_version()}"
+    assert image.config["User"] == "10001:10001"
+    assert image.config["Entrypoint"] == ["/usr/local/bin/gatepost"]
+    entries = {f"/{entry.name}": entry for entry in image.files()}
+    assert entries["/usr/local/bin/gatepost"].mode & 0o111
+    assert not [
+        name for name, entry in entries.items() if entry.mode & 0o6022 or entry.uid or entry.gid or entry.mtime
+    ]
+    sources = {
+        f"/opt/gatepost/app/{file.relative_to(REPOSITORY / root)}"
+        for root in ("services", "operator")
+        for file in (REPOSITORY / root).rglob("*.py")
+    }
+    assert sources == {name for name in entries if name.startswith("/opt/gatepost/app/") and name.endswith(".py")}
+    packages = {name.split("/")[4] for name in entries if name.startswith("/opt/gatepost/lib/")}
+    assert {"aiokafka", "uvloop"} <= packages
+    assert not {"kopf", "lightkube", "pip", "pytest", "uv"} & packages
+
+
+def test_the_operators_image_adds_only_its_own_packages(tmp_path: Path) -> None:
+    services = Image(build_gatepost(tmp_path / "services.tar", app_version()))
+    operator = Image(build_operator(tmp_path / "operator.tar", app_version()))
+    assert operator.config["Entrypoint"] == ["/usr/local/bin/gatepost-operator"]
+    assert operator.layers[:3] == services.layers[:3]  # a node keeps them once
+    added = {entry.name.split("/")[3] for entry in operator.files(3) if entry.name.startswith("opt/gatepost/lib/")}
+    assert {"kopf", "lightkube"} <= added
+    assert not {"aiokafka", "uvloop", "aiohttp"} & added
+
+
+def test_layers_hold_bytecode_that_is_not_compared_with_its_source(tmp_path: Path) -> None:
+    """A time in the bytecode would never fit the image's sources, and every start would compile everything."""
+    tree = tmp_path / "tree"
+    (tree / "package").mkdir(parents=True)
+    (tree / "package" / "module.py").write_text("ANSWER = 42\n")
+    compile_tree(tree)
+    layer = tree_layer(tmp_path / "layer.tar", tree, "/opt/x")
+    with tarfile.open(layer) as archive:
+        (name,) = [one for one in archive.getnames() if one.endswith(".pyc")]
+        stream = archive.extractfile(name)
+        assert stream is not None
+        # PEP 552: bit 0 says that a hash stands for the time, bit 1 that it is to be checked.
+        assert int.from_bytes(stream.read(8)[4:], "little") == 0b01
+        assert {"opt", "opt/x", "opt/x/package"} <= set(archive.getnames())
+
+
+def test_a_layer_of_differences(tmp_path: Path) -> None:
+    known, more = tmp_path / "known", tmp_path / "more"
+    for folder, files in (
+        (known, {"same": "1", "changed": "1"}),
+        (more, {"same": "1", "changed": "2", "new": "3"}),
+    ):
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / name).write_text(text)
+    layer = tree_layer(tmp_path / "layer.tar", more, "/x", not_in(known, more))
+    with tarfile.open(layer) as archive:
+        assert archive.getnames() == ["x", "x/changed", "x/new"]
+    assert key_of(["ab", "c"]) != key_of(["a", "bc"])
