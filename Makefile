@@ -78,7 +78,7 @@ test-kill: $(VENV)/.dev  ## kill -9 of every kind of process under load; < 5 min
 	@$(PYTEST) -q -m kill
 
 test-node: $(VENV)/.dev  ## the Kubernetes API and a real node, as root; < 5 min
-	@$(BIN)/python -m testbed.provision apt:node kafka kubernetes
+	@$(BIN)/python -m testbed.provision apt:node kafka kubernetes kubernetes-clients coredns image
 	@$(PYTEST) -q -m node
 
 bench: $(VENV)/.dev  ## benchmarks beside Postfix; writes benchmarks/RESULTS.md; about 10 min

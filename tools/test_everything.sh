@@ -32,7 +32,7 @@ built() { # wait for a build in the background and show what it said when it fai
 provision() { "$BIN/python" -m testbed.provision "$@"; }
 
 lane 'packages' provision apt:servers apt:node apt:java kafka
-provision jaeger kubernetes >"$WORK/builds.log" 2>&1 &
+provision jaeger kubernetes kubernetes-clients coredns image >"$WORK/builds.log" 2>&1 &
 builds=$!
 trap 'kill "$builds" 2>/dev/null; rm -rf "$WORK"' EXIT
 

@@ -172,7 +172,20 @@ async def test_no_credential_is_ever_told(make_edge: MakeEdge) -> None:
     assert b64("\0alice\0hunter2") not in everything
 
 
+@pytest.mark.requirement("S0-3")
+async def test_login_disabled_is_a_switch_of_its_own(make_edge: MakeEdge) -> None:
+    """Fails without a separate login switch: such an account gets mail, but may not authenticate, so not relay."""
+    edge = await make_edge(**PLAIN_POLICY)
+    client = await edge.client()
+    assert (await client.ask(plain("nologin", "secret-n"))).startswith("535 5.7.8")
+    await client.ask("MAIL FROM:<nologin@example.test>")
+    assert (await client.ask("RCPT TO:<nologin@example.test>")).startswith("250")
+    assert (await client.ask("RCPT TO:<friend@far.example>")).startswith("550 5.7.1")
+
+
+@pytest.mark.requirement("S0-14")
 async def test_relay_right_of_an_authenticated_client(make_edge: MakeEdge) -> None:
+    """Fails without AUTH being what lets a client relay where no network is listed, inside or outside."""
     edge = await make_edge(**PLAIN_POLICY, auth_require_for=RequireFor.RELAY)
     client = await edge.client()
     await client.ask("MAIL FROM:<alice@example.test>")

@@ -64,6 +64,15 @@ async def test_close_waits_for_an_append(edge: Edge) -> None:
     assert edge.events.kinds() == ["accepted"]
 
 
+async def test_close_during_a_handshake(make_edge: MakeEdge) -> None:
+    edge = await make_edge(tls=True)
+    client = await edge.client()
+    assert (await client.ask("STARTTLS")).startswith("220")
+    async with asyncio.timeout(20):
+        await edge.server.close()
+    assert not edge.server.sessions
+
+
 async def test_close_cancels_what_only_waits(edge: Edge) -> None:
     edge.directory.gate = asyncio.Event()
     client = await edge.client()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
 import structlog.testing
 
 if TYPE_CHECKING:
@@ -151,7 +152,9 @@ async def test_an_internal_error_while_accepting(edge: Edge) -> None:
     await edge.until(lambda: not edge.server.sessions)
 
 
+@pytest.mark.requirement("S0-22")
 async def test_no_configuration_yet(make_edge: MakeEdge) -> None:
+    """Fails without the edge being closed to everybody until a policy is loaded."""
     edge = await make_edge(configured=False)
     assert edge.server.not_ready() == "no configuration for mx"
     client = await edge.connect()

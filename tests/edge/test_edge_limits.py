@@ -156,6 +156,52 @@ async def test_idle_sessions_end(make_edge: MakeEdge) -> None:
     assert "(idle-timeout)" in reply
 
 
+async def test_idle_after_a_command_that_had_to_wait(edge: Edge) -> None:
+    """Time runs again once a lookup or an append is done."""
+    for steps in (
+        (),
+        (b"RCPT TO:<bob@example.test>\r\n",),
+        (b"RCPT TO:<bob@example.test>\r\n", b"DATA\r\n", b".\r\n"),
+    ):
+        client = await edge.client()
+        await client.ask("MAIL FROM:<a@example.org>")
+        for step in steps:
+            client.send(step)
+            assert (await client.reply())[0] in "23"
+        edge.server.sweep(asyncio.get_running_loop().time() + 301)
+        assert (await client.rest()).startswith(b"421 4.4.2 ")
+        await edge.until(lambda: not edge.server.sessions)
+
+
+async def test_idle_in_the_middle_of_a_large_message(edge: Edge) -> None:
+    """Also where the disk was waited for in between."""
+    client = await (await edge.client()).begin()
+    (session,) = edge.server.sessions
+    client.send(b"\r\n" + b"x" * 4_000_000)
+    await edge.until(
+        lambda: session.content_bytes == 4_000_002 and session.body is not None and not session.body.behind
+    )
+    edge.server.sweep(asyncio.get_running_loop().time() + 301)
+    assert (await client.rest()).startswith(b"421 4.4.2 ")
+
+
+async def test_idle_with_a_client_that_never_reads(edge: Edge) -> None:
+    """Neither the idle time nor the last reply waits for a client that takes nothing: it is cut off."""
+    client = await edge.client()
+    (session,) = edge.server.sessions
+    client.writer.transport.pause_reading()
+    for _ in range(100):
+        client.send(b"HELP\r\n" * 10_000)
+        await asyncio.sleep(0)
+    await edge.until(lambda: session._writes_paused)
+    now = asyncio.get_running_loop().time()
+    edge.server.sweep(now + 301)
+    assert session.closing
+    assert edge.server.sessions
+    edge.server.sweep(now + 301)
+    await edge.until(lambda: not edge.server.sessions)
+
+
 async def test_no_time_passes_while_the_server_works(edge: Edge) -> None:
     """A slow directory or log is not the client's fault."""
     client = await edge.client()
@@ -165,6 +211,13 @@ async def test_no_time_passes_while_the_server_works(edge: Edge) -> None:
     await edge.directory.asked.wait()
     edge.server.sweep(asyncio.get_running_loop().time() + 100_000)
     edge.directory.gate.set()
+    assert (await client.reply()).startswith("250")
+    edge.log.hold()
+    assert (await client.ask("DATA")).startswith("354")
+    client.send(b".\r\n")
+    await edge.until(lambda: any(session.shielded for session in edge.server.sessions))
+    edge.server.sweep(asyncio.get_running_loop().time() + 100_000)
+    edge.log.release()
     assert (await client.reply()).startswith("250")
 
 

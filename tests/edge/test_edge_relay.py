@@ -42,6 +42,7 @@ async def refuses_all_probes(edge: Edge, **names: str) -> None:
 
 
 @pytest.mark.requirement("S1-2")
+@pytest.mark.requirement("S3-4")
 async def test_no_probe_gets_through_by_default(make_edge: MakeEdge) -> None:
     """Fails without a refusal of each of the 16 known forms of a foreign recipient, under the default policy."""
     await refuses_all_probes(await make_edge(errors_before_disconnect=100))
@@ -71,6 +72,7 @@ ELSEWHERE = (ClientRule(("192.0.2.0/24",), ("Local",)),)
 
 
 @pytest.mark.requirement("S1-3")
+@pytest.mark.requirement("S0-18")
 @pytest.mark.parametrize(
     ("rules", "sender", "expected"),
     [

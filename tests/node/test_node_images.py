@@ -21,31 +21,37 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Image:
-    """An OCI tar, opened."""
+    """An OCI tar, read as a whole."""
 
     def __init__(self, file: Path) -> None:
-        self.archive = tarfile.open(file)  # noqa: SIM115  (closed with the test)
-        (entry,) = self._json("index.json")["manifests"]
-        self.reference = entry["annotations"]["io.containerd.image.name"]
-        manifest = self._json(self._blob(entry["digest"]))
-        self.config = self._json(self._blob(manifest["config"]["digest"]))["config"]
-        self.layers = [layer["digest"] for layer in manifest["layers"]]
+        with tarfile.open(file) as archive:
+            (entry,) = _json(archive, "index.json")["manifests"]
+            self.reference = entry["annotations"]["io.containerd.image.name"]
+            manifest = _json(archive, _blob(entry))
+            self.config = _json(archive, _blob(manifest["config"]))["config"]
+            self.layers = [layer["digest"] for layer in manifest["layers"]]
+            self._entries = [list(_entries(archive, _blob(layer))) for layer in manifest["layers"]]
 
-    def _blob(self, digest: str) -> str:
-        return f"blobs/sha256/{digest.removeprefix('sha256:')}"
-
-    def _json(self, name: str) -> Any:
-        stream = self.archive.extractfile(name)
-        assert stream is not None
-        return json.load(stream)
-
-    def files(self, first_layer: int = 1) -> Iterator[tarfile.TarInfo]:
+    def files(self, first_layer: int = 1) -> list[tarfile.TarInfo]:
         """What our own layers hold: those above Debian's root."""
-        for digest in self.layers[first_layer:]:
-            stream = self.archive.extractfile(self._blob(digest))
-            assert stream is not None
-            with tarfile.open(fileobj=stream) as layer:
-                yield from layer
+        return [entry for layer in self._entries[first_layer:] for entry in layer]
+
+
+def _blob(descriptor: dict[str, Any]) -> str:
+    return f"blobs/sha256/{descriptor['digest'].removeprefix('sha256:')}"
+
+
+def _json(archive: tarfile.TarFile, name: str) -> Any:
+    stream = archive.extractfile(name)
+    assert stream is not None
+    return json.load(stream)
+
+
+def _entries(archive: tarfile.TarFile, name: str) -> Iterator[tarfile.TarInfo]:
+    stream = archive.extractfile(name)
+    assert stream is not None
+    with tarfile.open(fileobj=stream) as layer:
+        yield from layer
 
 
 def test_the_services_image(tmp_path: Path) -> None:
@@ -86,14 +92,16 @@ def test_layers_hold_bytecode_that_is_not_compared_with_its_source(tmp_path: Pat
     tree = tmp_path / "tree"
     (tree / "package").mkdir(parents=True)
     (tree / "package" / "module.py").write_text("ANSWER = 42\n")
-    compile_tree(tree)
+    compile_tree(tree, "/opt/x")
     layer = tree_layer(tmp_path / "layer.tar", tree, "/opt/x")
     with tarfile.open(layer) as archive:
         (name,) = [one for one in archive.getnames() if one.endswith(".pyc")]
         stream = archive.extractfile(name)
         assert stream is not None
         # PEP 552: bit 0 says that a hash stands for the time, bit 1 that it is to be checked.
-        assert int.from_bytes(stream.read(8)[4:], "little") == 0b01
+        content = stream.read()
+        assert int.from_bytes(content[4:8], "little") == 0b01
+        assert b"/opt/x/package/module.py" in content  # what a traceback will name
         assert {"opt", "opt/x", "opt/x/package"} <= set(archive.getnames())
 
 

@@ -73,7 +73,9 @@ def test_a_message_arrives_byte_for_byte(release: Any) -> None:
     assert b"Received: from " in stored.removesuffix(content)
 
 
+@pytest.mark.requirement("S2-5")
 def test_a_user_submits_mail_with_password_over_tls(release: Any) -> None:
+    """On 587, beside 25. Fails without the submission listener, its certificate, or its place in the Service."""
     subject = mark()
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -138,17 +140,69 @@ def test_a_bad_object_is_refused_and_says_why(release: Any) -> None:
         release.kubectl("create", "-f", "-", "--validate=strict", stdin=json.dumps(wrong))
 
 
+def in_pod(release: Any, component: str, script: str) -> Any:
+    """What a Python script that prints JSON says in the first pod of a service."""
+    (pod, *_) = release.pods(component)
+    return json.loads(release.kubectl("exec", pod, "--", "python3", "-c", f"import json, os\n{script}"))
+
+
+SERVICES = ("edge", "router", "relay", "mailbox")
+# Of the process with id 1, which is ours; the other one is the script.
+_PROCESS = """
+lines = open("/proc/1/status").read().splitlines()
+fields = dict(line.split(":", 1) for line in lines if ":" in line)
+facts = {name: fields[name].split()[0] for name in ("Uid", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp")}
+facts["token"] = os.path.exists("/var/run/secrets/kubernetes.io")
+facts["writable"] = [path for path in ("/", "/opt/gatepost/app", "/etc", "/usr/bin") if os.access(path, os.W_OK)]
+v1, v2 = "/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory.max"
+facts["memory"] = open(v1 if os.path.exists(v1) else v2).read().strip()
+print(json.dumps(facts))
+"""
+
+
+@pytest.mark.requirement("S2-12")
+@pytest.mark.requirement("S4-84")
 def test_pods_are_restricted_and_hold_no_token(release: Any) -> None:
-    """The namespace enforces the restricted Pod Security Standard; here is what a process in a pod then has."""
-    token, writable = "os.path.exists('/var/run/secrets/kubernetes.io')", "os.access('/opt', os.W_OK)"
-    script = f"import os; print(os.getuid(), {token}, {writable})"
-    for component in ("edge", "router", "relay", "mailbox"):
-        (pod, *_) = release.pods(component)
-        assert release.kubectl("exec", pod, "--", "python3", "-c", script).split() == ["10001", "False", "False"]
-        status = release.kubectl("exec", pod, "--", "python3", "-c", "print(open('/proc/1/status').read())")
-        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-        assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 0, component
-        assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2"), component
+    """The namespace enforces the restricted Pod Security Standard; here is what a process in a pod then has.
+
+    Fails without the pods' security context, memory limits, or `automountServiceAccountToken: false`.
+    """
+    for component in SERVICES:
+        facts = in_pod(release, component, _PROCESS)
+        assert (facts["Uid"], facts["NoNewPrivs"], facts["Seccomp"]) == ("10001", "1", "2"), component
+        assert int(facts["CapEff"], 16) == int(facts["CapBnd"], 16) == 0, component
+        assert facts["token"] is False, component
+        assert facts["writable"] == [], component
+        assert int(facts["memory"]) <= 1024**3, component
+
+
+# Listening TCP sockets of all addresses: state 0A in the kernel's table.
+_LISTENING = """
+ports = set()
+for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+    for line in open(table).read().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A":
+            ports.add(int(fields[1].rpartition(":")[2], 16))
+programs = []
+for one in filter(str.isdigit, os.listdir("/proc")):
+    if int(one) != os.getpid():
+        programs.append(open(f"/proc/{one}/cmdline").read().split("\\0")[1])
+files = ("/var/mail/gatepost", "/etc/gatepost/tls", "/etc/gatepost/directories")
+print(json.dumps([sorted(ports), programs, [path for path in files if os.path.exists(path)]]))
+"""
+
+
+@pytest.mark.requirement("S1-13")
+@pytest.mark.requirement("S2-26")
+def test_each_pod_runs_one_program_with_only_its_own_files(release: Any) -> None:
+    """Fails without separate programs, mounts and ports for receiving, routing, sending and storing."""
+    program, admin = ["/usr/local/bin/gatepost"], 8025
+    users, tls, mail = "/etc/gatepost/directories", "/etc/gatepost/tls", "/var/mail/gatepost"
+    assert in_pod(release, "edge", _LISTENING) == [[2525, 2587, admin], program, [tls, users]]
+    assert in_pod(release, "router", _LISTENING) == [[admin], program, [users]]
+    assert in_pod(release, "relay", _LISTENING) == [[admin], program, []]
+    assert in_pod(release, "mailbox", _LISTENING) == [[admin], program, [mail]]
 
 
 def test_accounts_may_do_what_they_must_and_no_more(release: Any) -> None:
@@ -260,9 +314,13 @@ class Trickle(threading.Thread):
         assert not self.is_alive()
 
 
+@pytest.mark.requirement("S2-33")
 @pytest.mark.parametrize("component", ["edge", "router", "mailbox", "kafka", "operator"])
 def test_a_rolling_restart_under_mail_loses_nothing(release: Any, component: str) -> None:
-    """Every message that got 250 is in the Maildir exactly once, whatever was restarted meanwhile."""
+    """Every message that got 250 is in the Maildir exactly once, whatever was restarted meanwhile.
+
+    Fails without programs that can be replaced one by one, each ending its work before it ends.
+    """
     kind = "statefulset" if component in ("mailbox", "kafka") else "deployment"
     what = f"{kind}/mail-gatepost-{component}{'-local' if component == 'mailbox' else ''}"
     trickle = Trickle(release)
@@ -283,6 +341,61 @@ def test_a_rolling_restart_under_mail_loses_nothing(release: Any, component: str
     assert [one for one in certain if copies[f"Subject: {one}".encode()] > 1] == []
     if component not in ("edge", "kafka"):
         assert trickle.temporary == []  # clients notice nothing
+
+
+@pytest.mark.requirement("S0-61")
+def test_mail_waits_while_its_store_is_away_and_everything_restarts(release: Any) -> None:
+    """Fails without durable appends, or if routers and mailbox pods don't go on where they were."""
+    mailboxes = "statefulset/mail-gatepost-mailbox-local"
+    others = ("deployment/mail-gatepost-router", "statefulset/mail-gatepost-kafka")
+    release.kubectl("scale", mailboxes, "--replicas=0")
+    release.kubectl("wait", "--for=delete", "pod/mail-gatepost-mailbox-local-0", f"--timeout={ROLLOUT_SECONDS}s")
+    waiting = [mark() for _ in range(5)]
+    for one in waiting:
+        send(release, message(one))
+    for what in others:
+        release.kubectl("rollout", "restart", what)
+        release.kubectl("rollout", "status", what, f"--timeout={ROLLOUT_SECONDS}s")
+    release.kubectl("scale", mailboxes, "--replicas=1")
+    release.kubectl("rollout", "status", mailboxes, f"--timeout={ROLLOUT_SECONDS}s")
+    stored = mailbox(release, "alice", waiting)
+    assert [sum(f"Subject: {one}".encode() in text for text in stored) for one in waiting] == [1] * 5
+
+
+@pytest.mark.requirement("S2-32")
+@pytest.mark.parametrize("component", ["edge", "mailbox"])
+def test_a_killed_program_is_started_again(release: Any, component: str) -> None:
+    """Fails without Kubernetes as supervisor, or if a pod can't start on what a killed one left behind."""
+    (pod, *_) = release.pods(component)
+
+    def started() -> tuple[int, bool]:
+        (status,) = release.get("pod", pod)["status"]["containerStatuses"]
+        return status["restartCount"], status["ready"]
+
+    (before, _) = started()
+    release.kill9(pod)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while started() != (before + 1, True):
+        assert time.monotonic() < deadline, release.diagnosis()
+        time.sleep(0.2)
+    table = [line.split() for line in release.kubectl("get", "pod", pod).splitlines()]
+    assert table[0][:4] == ["NAME", "READY", "STATUS", "RESTARTS"]
+    assert table[1][1:4] == ["1/1", "Running", str(before + 1)]
+    subject = mark()
+    send(release, message(subject))
+    assert any(subject.encode() in one for one in mailbox(release, "alice", [subject]))
+
+
+def test_the_api_server_takes_every_object_of_the_chart(release: Any) -> None:
+    """With all values set; only Prometheus' own kinds are unknown here."""
+    values = release.repository / "tests" / "chart" / "values" / "everything.yaml"
+    more = ["serviceMonitor", "prometheusRule"]
+    without = [word for name in more for word in ("--set", f"monitoring.{name}.enabled=false")]
+    rendered = release.helm("template", "another", release.chart, "-f", values, *without, "--no-hooks")
+    words = ["--dry-run=server", "--validate=strict", "-o", "name", "-f", "-"]
+    taken = release.kubectl("apply", *words, stdin=rendered).split()
+    assert len(taken) == rendered.count("\nkind: ")
+    assert "horizontalpodautoscaler.autoscaling/another-gatepost-edge" in taken
 
 
 def test_an_upgrade_with_a_changed_setting_rolls_the_pods(release: Any) -> None:

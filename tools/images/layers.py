@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import compileall
 import hashlib
 import sys
 import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from py_compile import PycInvalidationMode
+
+from testbed.provision import command
 
 # The base layer's Python. Bytecode of another minor version would be ignored there, so it is then left out.
 PYTHON = (3, 11)
+COMPILE_SECONDS = 300
 
 
 def everything(path: Path) -> bool:
@@ -19,13 +20,18 @@ def everything(path: Path) -> bool:
     return True
 
 
-def compile_tree(folder: Path) -> None:
-    """Writes bytecode beside all sources, marked as not to be compared with them.
+def compile_tree(folder: Path, target: str) -> None:
+    """Writes bytecode beside all sources in `folder`, which will be at `target` in the image.
 
-    In the image files have no times, so that bytecode checked by time would be thrown away at each start.
+    It is marked as not to be compared with its source: in the image files have no times, and bytecode that is
+    checked by time would be thrown away at each start. A process of its own, since the order of a set's constants
+    depends on the hash seed.
     """
-    if sys.version_info[:2] == PYTHON:
-        compileall.compile_dir(folder, quiet=2, workers=1, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+    if sys.version_info[:2] != PYTHON:
+        return
+    words = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
+    words += ["-s", str(folder), "-p", target, str(folder)]
+    command.run(words, env={"PYTHONHASHSEED": "0"}, seconds=COMPILE_SECONDS)
 
 
 def tree_layer(out: Path, source: Path, target: str, chosen: Callable[[Path], bool] = everything) -> Path:
@@ -63,9 +69,14 @@ def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def not_in(known: Path, source: Path) -> Callable[[Path], bool]:
-    """A choice for tree_layer: files of `source` that the folder `known` has not, or has with other content."""
+    """A choice for tree_layer: files of `source` that the folder `known` has not, or has with other content.
+
+    Bytecode is new where its source is: two compilations of one file may differ.
+    """
 
     def is_new(file: Path) -> bool:
+        if file.suffix == ".pyc":
+            file = file.parent.parent / f"{file.name.partition('.')[0]}.py"
         twin = known / file.relative_to(source)
         return not twin.is_file() or twin.read_bytes() != file.read_bytes()
 

@@ -28,7 +28,7 @@ SCRATCH: Final = "/tmp"  # noqa: S108  (in the image, where only one program liv
 PLATFORMS: Final = {"x86_64": "x86_64-manylinux_2_36", "aarch64": "aarch64-manylinux_2_36"}
 INSTALL_SECONDS: Final = 600
 # Raised when this file builds other layers from the same lock.
-FORM: Final = "1"
+FORM: Final = "2"
 
 _COMMAND = """#!/usr/bin/python3
 import sys
@@ -112,7 +112,7 @@ def _install(folder: Path, lock: str) -> Path:
     command.run([*words, "-r", REQUIREMENTS / f"{lock}.txt"], seconds=INSTALL_SECONDS)
     shutil.rmtree(folder / "bin", ignore_errors=True)
     (folder / ".lock").unlink(missing_ok=True)
-    compile_tree(folder)
+    compile_tree(folder, LIBRARIES)
     return folder
 
 
@@ -134,7 +134,7 @@ def _code_layer(out: Path) -> Path:
         for root, package in (("services", "gatepost"), ("operator", "gatepost_operator")):
             target = copy / CODE.lstrip("/") / package
             shutil.copytree(REPOSITORY / root / package, target, ignore=shutil.ignore_patterns("__pycache__"))
-        compile_tree(copy)
+        compile_tree(copy, "/")
         commands = copy / "usr/local/bin"
         commands.mkdir(parents=True)
         for name, module in (("gatepost", "gatepost.cli.main"), ("gatepost-operator", "gatepost_operator.main")):

@@ -14,16 +14,22 @@ import re
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _VALUE = {character: number for number, character in enumerate(_ALPHABET)}
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]  # two characters hold 10 bits
+_LOW40 = (1 << 40) - 1
 _ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII)
 
 
-def _encode(number: int, pairs: int) -> str:
-    return "".join(_PAIRS[(number >> shift) & 1023] for shift in range(10 * (pairs - 1), -1, -10))
+def _encode40(n: int) -> str:
+    """8 characters of 40 bits. Written out: an id is made several times for each message."""
+    return _PAIRS[n >> 30] + _PAIRS[n >> 20 & 1023] + _PAIRS[n >> 10 & 1023] + _PAIRS[n & 1023]
+
+
+def _encode80(data: bytes) -> str:
+    return _encode40(int.from_bytes(data[:5], "big")) + _encode40(int.from_bytes(data[5:10], "big"))
 
 
 def new_id(now_ms: int, entropy: bytes | None = None) -> str:
     """Return a new id for the moment `now_ms` (ms since 1970). `entropy`: 10 bytes, else from the system."""
-    return _encode(now_ms, 5) + _encode(int.from_bytes(entropy or os.urandom(10), "big"), 8)
+    return _PAIRS[now_ms >> 40 & 1023] + _encode40(now_ms & _LOW40) + _encode80(entropy or os.urandom(10))
 
 
 def derive_id(parent: str, recipient: str, action: str) -> str:
@@ -33,7 +39,7 @@ def derive_id(parent: str, recipient: str, action: str) -> str:
     writes the same ids even if the directory answered differently in between.
     """
     digest = hashlib.sha256(f"{parent}\0{recipient}\0{action}".encode("utf-8", "surrogateescape")).digest()
-    return parent[:10] + _encode(int.from_bytes(digest[:10], "big"), 8)
+    return parent[:10] + _encode80(digest)
 
 
 def is_id(text: str) -> bool:

@@ -53,8 +53,8 @@ class Acceptor:
         *,
         extended: bool,
         eight_bit: bool,
-    ) -> Reply:
-        """Make the message durable and return the reply. Never cancelled because the client went away."""
+    ) -> str | Reply:
+        """Make the message durable and return its id, or the refusal. Not cancelled when the client goes away."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         now_ms = self._deps.now_ms()
@@ -94,7 +94,7 @@ class Acceptor:
             _log.warning("append in doubt", id=envelope.id, reason=str(error))
             return NOT_DURABLE
         journal.accepted(self._deps, envelope, span.context, loop.time() - started)
-        return Reply(250, "2.0.0", f"Ok: queued as {envelope.id}")
+        return envelope.id
 
     def _left(self, started: float) -> float:
         return max(0.0, self._limit - (asyncio.get_running_loop().time() - started))

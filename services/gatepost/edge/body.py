@@ -35,10 +35,16 @@ def reservation(declared: int, spool_above: int) -> int:
 
 
 class Spool:
-    """Where large bodies go: the folder, the threads, and from which size on."""
+    """Where large bodies go: the folder, the threads, and from which size on. `writes` are under way."""
 
     def __init__(self, executor: Executor, folder: Path | None, above: int) -> None:
         self.executor, self.folder, self.above = executor, folder, above
+        self.writes: set[asyncio.Future[None]] = set()
+
+    async def settle(self, limit: float) -> None:
+        """Wait at most `limit` seconds for writes under way, whose files are closed then."""
+        if self.writes:
+            await asyncio.wait(self.writes, timeout=limit)
 
 
 class ReceivedBody:
@@ -94,6 +100,7 @@ class ReceivedBody:
         pieces, self._pieces, self._in_pieces = self._pieces, [], 0
         loop = asyncio.get_running_loop()
         self._writing = loop.run_in_executor(self._spool.executor, self._write_pieces, pieces)
+        self._spool.writes.add(self._writing)
         self._writing.add_done_callback(self._written)
 
     def _write_pieces(self, pieces: list[bytes]) -> None:
@@ -107,6 +114,7 @@ class ReceivedBody:
 
     def _written(self, writing: asyncio.Future[None]) -> None:
         self._writing = None
+        self._spool.writes.discard(writing)
         if writing.cancelled() or writing.exception() is not None:
             self._broken = True
         if self._closed:

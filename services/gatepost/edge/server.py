@@ -150,6 +150,7 @@ class EdgeServer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_GRACE):
                 await self._empty.wait()
+        await self.spool.settle(CLOSE_GRACE)
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _stop_listening(self) -> None:

@@ -94,6 +94,8 @@ class Session(Wire):
     def refresh_policy(self) -> bool:
         """Take over the policy now in force; False when there is none any more (the session is ended then)."""
         table = self.listener.table
+        if table is self._table and table is not None:
+            return True
         if table is None:
             self.goodbye(say.NO_CONFIGURATION)
             return False
@@ -288,7 +290,7 @@ class Session(Wire):
         assert transaction is not None
         self._accepting = True
         try:
-            reply = content_check.evaluate(reader, transaction.policy.max_received)
+            reply: Reply | str | None = content_check.evaluate(reader, transaction.policy.max_received)
             if reply is None:
                 reply = await self.server.acceptor.accept(
                     transaction,
@@ -301,8 +303,8 @@ class Session(Wire):
             self._accepting = False
             self.body = None
             body.close()
-        if reply.positive:
-            self.write(reply.encode())
+        if isinstance(reply, str):
+            self.write(b"250 2.0.0 Ok: queued as %b\r\n" % reply.encode())
         else:
             self.refuse(reply)
         self.end_transaction()

@@ -24,7 +24,8 @@ from gatepost.core.smtp_commands import MAX_AUTH_LINE
 READ_AHEAD: Final = 64 * 1024  # bytes kept while a command waits for something
 LINES_AT_ONCE: Final = 100  # then other sessions get their turn
 MOST_UNSENT: Final = 16 * 1024  # bytes of replies that are collected before they are written
-LINGER: Final = 2.0  # s in which a client may still read our last reply (a close with unread input is a reset)
+# s in which a client may take our last reply: a close with unread input is a reset, with unsent output it waits.
+LINGER: Final = 5.0
 NEVER: Final = float("inf")
 
 _log = structlog.get_logger("gatepost.edge")
@@ -159,12 +160,11 @@ class Wire(SMTP):
         self.closing = True
         self.reader = None
         self._buffer, self._place = b"", 0
-        if unheard and self.transport.can_write_eof():
-            self.deadline = self.loop.time() + LINGER
+        self.deadline = self.loop.time() + LINGER
+        if unheard and self.transport.can_write_eof() and not self.transport.is_closing():
             self._resume_reading()
             self.transport.write_eof()
         else:
-            self.deadline = NEVER
             self.transport.close()
 
     def abort(self) -> None:
@@ -200,6 +200,7 @@ class Wire(SMTP):
             if self.lost:
                 self.forgotten()
         if not self.closing:
+            self._renew_deadline()
             self._run()
 
     def _guard(self, function: Callable[..., None], *arguments: object) -> None:
@@ -223,9 +224,14 @@ class Wire(SMTP):
     def discard_input(self) -> None:
         self._buffer, self._place = b"", 0
 
+    def _renew_deadline(self) -> None:
+        """From now on it is the client who is waited for."""
+        self.deadline = self.loop.time() + self.idle_timeout
+
     def room(self) -> None:
         """Content that had to wait may go on."""
         if self._task is None and not self.closing:
+            self._renew_deadline()
             self._run()
 
     def _run(self) -> None:
@@ -270,7 +276,7 @@ class Wire(SMTP):
             if self._task is not None or self.closing:
                 return False
         if lines:
-            self.deadline = self.loop.time() + self.idle_timeout  # a line, not a byte, shows that somebody is there
+            self._renew_deadline()  # a line, not a byte, shows that somebody is there
         return True
 
     def _take_content(self, reader: DataReader) -> bool:
@@ -281,8 +287,8 @@ class Wire(SMTP):
         piece = reader.feed(buffer)
         if reader.finished:
             self._buffer = reader.rest
+        self._renew_deadline()
         if self.content_received(piece):
-            self.deadline = self.loop.time() + self.idle_timeout
             return True
         self.deadline = NEVER
         self._pause_reading()
@@ -327,11 +333,12 @@ class Wire(SMTP):
             self._run()
 
     def _pause_reading(self) -> None:
-        if not self._reads_paused:
+        if not self._reads_paused and not self.transport.is_closing():
             self._reads_paused = True
             self.transport.pause_reading()
 
     def _resume_reading(self) -> None:
         if self._reads_paused:
             self._reads_paused = False
-            self.transport.resume_reading()
+            if not self.transport.is_closing():
+                self.transport.resume_reading()

@@ -47,4 +47,3 @@ async def _wait_for_memory(session: Session, transaction: Transaction, needed: i
         session.out_of_step()  # content came without waiting for 354
         return
     session.begin_content(transaction, needed)
-    session.deadline = session.loop.time() + session.idle_timeout

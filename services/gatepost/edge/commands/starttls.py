@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from typing import TYPE_CHECKING, Final
 
@@ -50,13 +51,20 @@ async def _begin(session: Session, context: ssl.SSLContext) -> None:
         )
     except (TimeoutError, OSError, ssl.SSLError) as error:
         _log.info("handshake failed", client=session.client, reason=type(error).__name__)
-        session.abort()
-        session.connection_lost(None)
+        _lose(session)
         return
+    except asyncio.CancelledError:
+        _lose(session)
+        raise
     if transport is None or session.lost:
         return
     session.transport = transport
     session.encrypted(transport.get_extra_info("ssl_object"))
     # RFC 3207 4.2: nothing that the client said before counts any more.
     session.helo, session.extended = "", False
-    session.deadline = session.loop.time() + session.idle_timeout
+
+
+def _lose(session: Session) -> None:
+    """During the handshake the connection belongs to the TLS protocol, which tells nobody that it is lost."""
+    session.abort()
+    session.connection_lost(None)
