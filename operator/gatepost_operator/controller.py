@@ -149,7 +149,7 @@ class Controller:
         if removal is None or removal == self._announced:
             self._announced = removal
             return
-        event = held_back_event(removal, self._lease.namespace, self._lease.name, self._clock.now())
+        event = held_back_event(removal, self._lease.reference, self._clock.now())
         await self._cluster.post_event(event)
         self._announced = removal
 

@@ -13,21 +13,17 @@ def how_to_allow(removal: Removal, lease: str) -> str:
     return f"to allow it: kubectl annotate lease {lease} {ANNOTATION}={len(removal.domains)}"
 
 
-def held_back_event(removal: Removal, namespace: str, lease: str, now: str) -> Document:
-    """Return the event that says that a removal waits. `now` is RFC 3339."""
+def held_back_event(removal: Removal, lease: Document, now: str) -> Document:
+    """Return the event that says that a removal waits. `lease` is a reference to the Lease, `now` RFC 3339."""
+    name = str(lease["name"])
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{lease}.{uuid.uuid4().hex[:16]}", "namespace": namespace},
+        "metadata": {"name": f"{name}.{uuid.uuid4().hex[:16]}", "namespace": lease["namespace"]},
         "type": "Warning",
         "reason": "RemovalHeldBack",
-        "message": f"{removal}; the configuration in force stays; {how_to_allow(removal, lease)}",
-        "involvedObject": {
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "name": lease,
-            "namespace": namespace,
-        },
+        "message": f"{removal}; the configuration in force stays; {how_to_allow(removal, name)}",
+        "involvedObject": lease,
         "source": {"component": FIELD_MANAGER},
         "firstTimestamp": now,
         "lastTimestamp": now,

@@ -71,6 +71,18 @@ class LeaseKeeper:
         """How many domains a person has allowed to be removed at once."""
         return read_allowance(_annotations(self._lease).get(ANNOTATION)) if self._lease else 0
 
+    @property
+    def reference(self) -> Document:
+        """The Lease, for events about it; `kubectl describe` finds them by the uid."""
+        uid = (self._lease or {}).get("metadata", {}).get("uid", "")
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "name": self.name,
+            "namespace": self.namespace,
+            "uid": uid,
+        }
+
     async def run(self) -> None:
         """Hold the Lease, or wait for it, until cancelled; an API server that is away is waited for."""
         while True:

@@ -8,6 +8,7 @@ finalizers, no timers, and nothing is written by kopf.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import threading
@@ -47,17 +48,16 @@ class Backoffs(Iterable[float]):
 
 
 class KopfWatch:
-    """Watches our kinds in one namespace, or in all (None), from start() to close().
-
-    `failed` is set when it ended by itself, which only a restart of the process repairs.
-    """
+    """Watches our kinds in one namespace, or in all (None), from start() to close()."""
 
     def __init__(self, namespace: str | None, on_event: OnEvent) -> None:
         self._namespace, self._on_event = namespace, on_event
-        self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
         self._error = "it ended by itself"
-        self.failed = asyncio.Event()
+        self._failed = asyncio.Event()
 
     def start(self) -> None:
         """Must be called in the main loop."""
@@ -66,39 +66,50 @@ class KopfWatch:
         self._thread.start()
 
     async def watch_over(self) -> None:
-        """Wait until it fails, and raise RuntimeError then."""
-        await self.failed.wait()
+        """Wait until it ends by itself, which only a new process repairs, and raise RuntimeError then."""
+        await self._failed.wait()
         raise RuntimeError(f"the watch has ended: {self._error}")
 
     async def close(self) -> None:
-        self._stop.set()
+        self._closing.set()
+        if self._loop is not None and self._stop is not None:
+            with contextlib.suppress(RuntimeError):  # its loop has ended already
+                self._loop.call_soon_threadsafe(self._stop.set)
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, STOP_S)
 
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _run(self, main: asyncio.AbstractEventLoop) -> None:
         # It warns that signals are not its business here, which is what we want.
         logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
         try:
-            kopf.run(
-                registry=self._registry(loop),
-                settings=operator_settings(),
-                standalone=True,
-                clusterwide=self._namespace is None,
-                namespaces=[] if self._namespace is None else [self._namespace],
-                stop_flag=self._stop,
-            )
+            asyncio.run(self._operate(main))
         except Exception as error:  # whatever it is: it goes to the log, and the process ends
             self._error = repr(error)
-        if not self._stop.is_set():
+        if not self._closing.is_set():
             _log.error("watch.failed", reason=self._error)
-            loop.call_soon_threadsafe(self.failed.set)
+            with contextlib.suppress(RuntimeError):  # the process is ending already
+                main.call_soon_threadsafe(self._failed.set)
 
-    def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
+    async def _operate(self, main: asyncio.AbstractEventLoop) -> None:
+        # An event of this loop: kopf would wait for one of a thread in a thread that outlives its own failure.
+        self._stop, self._loop = asyncio.Event(), asyncio.get_running_loop()
+        if self._closing.is_set():
+            return
+        await kopf.operator(
+            registry=self._registry(main),
+            settings=operator_settings(),
+            standalone=True,
+            clusterwide=self._namespace is None,
+            namespaces=[] if self._namespace is None else [self._namespace],
+            stop_flag=self._stop,
+        )
+
+    def _registry(self, main: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
 
         async def changed(event: Any, **_: Any) -> None:
             document, what = dict(event["object"]), event["type"]
-            loop.call_soon_threadsafe(self._on_event, what, document)
+            main.call_soon_threadsafe(self._on_event, what, document)
 
         async def login(**arguments: Any) -> Any:
             return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)

@@ -222,7 +222,6 @@ class Release:
         await self.log.close()
         for port in self._ports.values():
             ports.release(port)
-        await self.kubectl("delete", "--ignore-not-found", "maildomains,relaypolicies", "--all")
 
 
 def now_ms() -> int:

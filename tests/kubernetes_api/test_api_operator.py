@@ -131,16 +131,21 @@ async def test_only_one_of_two_publishes_and_a_takeover_raises_the_epoch(
     await release.apply(mail_domain("b"))
     await release.serves("a.test", "b.test", epoch=1)
 
-    await asyncio.to_thread(first.stop)  # hands over at once
+    # Suspended while it holds the Lease: another takes over, and when it goes on it must not publish.
+    first.suspend()
     await release.serves("a.test", "b.test", epoch=2)
-    assert await release.metric("gatepost_operator_leader", "second") == 1.0
-    await asyncio.to_thread(first.start)
-    await release.edge("edge-1")
-    await release.becomes("mdom", "b", "Programmed", "True")
+    first.resume()
 
-    await asyncio.to_thread(second.kill9)  # its Lease has to expire
+    async def stands_by() -> bool:
+        return await release.metric("gatepost_operator_leader", "first") == 0.0
+
+    await eventually(stands_by, "the first stands by", release)
     await release.apply(mail_domain("c"))
+    await release.serves("a.test", "b.test", "c.test", epoch=2)
+
+    await asyncio.to_thread(second.stop)  # hands over at once
     await release.serves("a.test", "b.test", "c.test", epoch=3)
+    await release.edge("edge-1")
     await release.becomes("mdom", "c", "Programmed", "True")
     lease = await release.get("lease", release.lease)
     assert lease["metadata"]["annotations"] == {EPOCH_ANNOTATION: "3"}
@@ -157,29 +162,6 @@ async def test_a_killed_operator_goes_on_where_it_was(release: Any, mail_domain:
     await asyncio.to_thread(operator.start)
     await release.becomes("mdom", "b", "Programmed", "True")
     assert await release.condition("mdom", "a", "Programmed") == before
-    head, _ = await release.published()
-    assert head is not None
-    assert head.epoch == 2
-
-
-async def test_a_stopped_clock_of_an_operator_costs_it_the_lease(
-    release: Any, mail_domain: Make, eventually: Any
-) -> None:
-    """Suspended while it holds the Lease, another takes over; when it goes on it must not publish."""
-    first = await release.start("first")
-    await release.apply(mail_domain("a"))
-    await release.serves("a.test", epoch=1)
-    first.suspend()
-    await release.start("second")
-    await release.serves("a.test", epoch=2)
-    first.resume()
-
-    async def stands_by() -> bool:
-        return await release.metric("gatepost_operator_leader", "first") == 0.0
-
-    await eventually(stands_by, "the first stands by", release)
-    await release.apply(mail_domain("b"))
-    await release.serves("a.test", "b.test", epoch=2)
     head, _ = await release.published()
     assert head is not None
     assert head.epoch == 2
@@ -259,7 +241,7 @@ async def test_its_rights_are_least(release: Any) -> None:
     account = f"--as=system:serviceaccount:{release.namespace}:operator"
     for verb, what, allowed in (
         ("list", "maildomains", True),
-        ("patch", "maildomains/status", True),
+        ("patch", "maildomains.gatepost.dev --subresource=status", True),
         ("update", f"leases/{release.lease}", True),
         ("update", "leases/another", False),
         ("patch", "maildomains", False),
@@ -267,10 +249,9 @@ async def test_its_rights_are_least(release: Any) -> None:
         ("get", "secrets", False),
         ("list", "pods", False),
     ):
-        words = ["auth", "can-i", verb, what, account]
-        said = await (release.kubectl(*words) if allowed else release.refused(*words))
-        assert ("yes" if allowed else "no") in said, (verb, what)
-    assert "no" in await release.refused("auth", "can-i", "list", "maildomains", account, "--all-namespaces")
+        words = ["auth", "can-i", verb, *what.split(), account]
+        await (release.kubectl(*words) if allowed else release.refused(*words))
+    await release.refused("auth", "can-i", "list", "maildomains", account, "--all-namespaces")
 
 
 async def test_a_mass_removal_waits_for_a_word(release: Any, mail_domain: Make, eventually: Any) -> None:
@@ -295,25 +276,28 @@ async def test_a_mass_removal_waits_for_a_word(release: Any, mail_domain: Make, 
     assert ANNOTATION not in (await release.get("lease", release.lease))["metadata"]["annotations"]
 
 
-async def test_it_waits_for_its_kinds_and_ends_when_they_are_deleted(release: Any, mail_domain: Make) -> None:
-    """Deleted definitions are no empty lists: nothing is unpublished, and it begins anew with its kinds."""
+async def test_deleted_definitions_unpublish_nothing(release: Any, mail_domain: Make, eventually: Any) -> None:
+    """With its kind all objects go; the operator ends, and begins anew when the kind is there again."""
     operator = await release.start()
-    await release.apply(mail_domain("a"))
-    before = await release.serves("a.test")
+    await release.apply(mail_domain("a"), mail_domain("b"))
+    before = await release.serves("a.test", "b.test")
     await release.kubectl("delete", "crd", "maildomains.gatepost.dev")
     try:
+
+        async def has_ended() -> bool:
+            return not operator.running
+
+        await eventually(has_ended, "it ends", release)
         assert (await release.published())[0] == before
         await asyncio.to_thread(operator.stop)
-        await asyncio.to_thread(operator.launch)
-        await asyncio.to_thread(operator.await_ready)
+        await asyncio.to_thread(operator.start)
         assert not await release.ready()
-        assert (await release.published())[0] == before
     finally:
         await release.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
         await release.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
-    await release.apply(mail_domain("a"))
-    await release.apply(mail_domain("b"))
-    await release.serves("a.test", "b.test")
+    assert (await release.published())[0] == before
+    await release.apply(mail_domain("a"), mail_domain("b"), mail_domain("c"))
+    await release.serves("a.test", "b.test", "c.test", epoch=2)
 
 
 async def test_hundreds_of_domains_are_programmed(release: Any, mail_domain: Make, eventually: Any) -> None:

@@ -203,7 +203,8 @@ async def test_an_annotation_that_is_left_out_goes(side: Side) -> None:
 
 
 async def test_an_event_can_be_posted(side: Side) -> None:
-    event = held_back_event(Removal(("a.test", "b.test"), 2), side.namespace, "lease", "2026-01-01T00:00:00Z")
+    reference = {"kind": "Lease", "name": "lease", "namespace": side.namespace}
+    event = held_back_event(Removal(("a.test", "b.test"), 2), reference, "2026-01-01T00:00:00Z")
     await side.cluster.post_event(event)
 
 

@@ -253,8 +253,11 @@ def test_kubectl_scale_makes_more_edges_that_all_take_mail(release: Any) -> None
     stored = b"".join(mailbox(release, "alice", sent))
     assert [one for one in sent if f"Subject: {one}".encode() not in stored] == []
 
-    release.upgrade("--set", "edge.pod.annotations.changed=yes")
+    release.upgrade("--set", "podDisruptionBudget.maxUnavailable=2")
+    assert release.get("poddisruptionbudget", "mail-gatepost-edge")["spec"]["maxUnavailable"] == 2
     assert release.get("deployment", "mail-gatepost-edge")["spec"]["replicas"] == 3
+    # Two, so that later tests see both more than one and a quick rollout.
+    release.kubectl("scale", "deployment/mail-gatepost-edge", "--replicas=2")
 
 
 class Trickle(threading.Thread):

@@ -110,7 +110,7 @@ def wait_for(look: Callable[[], T], good: Callable[[T], bool], seconds: float = 
 
 @contextmanager
 def whole_gateway(folder: Path) -> Iterator[World]:
-    """2 edges, 2 routers, 2 Maildir stores, an LMTP one and a relay on three brokers, slapd, DNS, Dovecot, Jaeger."""
+    """Two edges, routers and Maildir stores, LMTP, a relay; three brokers, slapd, DNS, Dovecot, Jaeger."""
     names = ("kafka", "slapd", "dovecot", "jaeger", "gatepost")
     kafka_dir, slapd_dir, dovecot_dir, jaeger_dir, own = (folder / name for name in names)
     for one in (kafka_dir, slapd_dir, dovecot_dir, jaeger_dir, own):

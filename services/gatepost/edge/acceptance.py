@@ -58,12 +58,15 @@ class Acceptor:
         loop = asyncio.get_running_loop()
         started = loop.time()
         now_ms = self._deps.now_ms()
-        envelope = self._envelope(transaction, body, client, now_ms, extended=extended, eight_bit=eight_bit)
+        message_id = new_id(now_ms)
         span = transaction.span or self._deps.tracer.start(SPAN, kind=SpanKind.PRODUCER, sampled=False)
-        span.set("messaging.message.id", envelope.id)
-        span.set("messaging.message.body.size", envelope.size)
+        span.set("messaging.message.id", message_id)
+        span.set("messaging.message.body.size", body.size)
         try:
             await body.finish(self._limit)
+            envelope = self._envelope(
+                transaction, body, client, message_id, now_ms, extended=extended, eight_bit=eight_bit
+            )
             value = b""
             if envelope.size > INLINE_LIMIT:
                 ref = await self._deps.content.write(envelope.id, body, self._left(started))
@@ -81,17 +84,17 @@ class Acceptor:
             await self._deps.log.append(entry, self._left(started))
         except SpoolError as error:
             span.fail("spool")
-            _log.error("spool failed", id=envelope.id, reason=str(error))
+            _log.error("spool failed", id=message_id, reason=str(error))
             return SPOOL_FAILED
         except LogUnavailable as error:
             span.fail("log unavailable")
-            _log.warning("not stored", id=envelope.id, reason=str(error))
+            _log.warning("not stored", id=message_id, reason=str(error))
             return NOT_DURABLE
         except LogUnknown as error:
             # The one place where an append is in doubt: the client is told 451 and will send the message again,
-            # while error.outcome may still tell that the record of envelope.id was written.
+            # while error.outcome may still tell that the record of message_id was written.
             span.fail("append in doubt")
-            _log.warning("append in doubt", id=envelope.id, reason=str(error))
+            _log.warning("append in doubt", id=message_id, reason=str(error))
             return NOT_DURABLE
         journal.accepted(self._deps, envelope, span.context, loop.time() - started)
         return envelope.id
@@ -104,13 +107,13 @@ class Acceptor:
         transaction: Transaction,
         body: ReceivedBody,
         client: Client,
+        message_id: str,
         now_ms: int,
         *,
         extended: bool,
         eight_bit: bool,
     ) -> Envelope:
         mail = transaction.mail
-        message_id = new_id(now_ms)
         recipients = tuple(transaction.recipients.values())
         prepend = received_field(
             Reception(

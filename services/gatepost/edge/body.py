@@ -59,6 +59,7 @@ class ReceivedBody:
         self._pieces: list[bytes] = []
         self._in_pieces = 0
         self._spooling = False
+        self._hashed = 0  # of _pieces; the others are hashed in the thread that writes them
         self._file: IO[bytes] | None = None
         self._writing: asyncio.Future[None] | None = None
         self._broken = False
@@ -67,11 +68,12 @@ class ReceivedBody:
 
     def add(self, piece: bytes) -> None:
         """Take the next piece."""
-        self._hash.update(piece)
         self.size += len(piece)
         self._pieces.append(piece)
         self._in_pieces += len(piece)
         if not self._spooling:
+            self._hash.update(piece)
+            self._hashed += 1
             if self._in_pieces <= self._reserved and self.size <= self._spool.above:
                 return
             if self.size <= self._spool.above and self._extend():
@@ -94,20 +96,24 @@ class ReceivedBody:
 
     @property
     def sha256(self) -> str:
+        """Of the whole body once finish() has returned."""
         return self._hash.hexdigest()
 
     def _write(self) -> None:
         pieces, self._pieces, self._in_pieces = self._pieces, [], 0
+        hashed, self._hashed = self._hashed, 0
         loop = asyncio.get_running_loop()
-        self._writing = loop.run_in_executor(self._spool.executor, self._write_pieces, pieces)
+        self._writing = loop.run_in_executor(self._spool.executor, self._write_pieces, pieces, hashed)
         self._spool.writes.add(self._writing)
         self._writing.add_done_callback(self._written)
 
-    def _write_pieces(self, pieces: list[bytes]) -> None:
+    def _write_pieces(self, pieces: list[bytes], hashed: int) -> None:
         if self._file is None:
             # Without a name from the start: no crash leaves it behind. close() closes it.
             self._file = tempfile.TemporaryFile(dir=self._spool.folder, buffering=0)  # noqa: SIM115
-        for piece in pieces:
+        for number, piece in enumerate(pieces):
+            if number >= hashed:
+                self._hash.update(piece)
             left = memoryview(piece)
             while left:
                 left = left[self._file.write(left) :]

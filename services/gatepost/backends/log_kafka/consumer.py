@@ -171,6 +171,8 @@ class KafkaConsumer:
         if member is None or member.rebalancing or not wanted:
             await self._wake.wait(limit)
             return
+        if await self._read_at_once(member, wanted):
+            return
         reading = asyncio.ensure_future(member.read(wanted, limit))
         waking = asyncio.ensure_future(self._wake.wait(limit))
         try:
@@ -185,6 +187,16 @@ class KafkaConsumer:
                 self._take_in(reading.result())
         if not reading.cancelled() and (error := reading.exception()) is not None:
             await self._read_failed(error)
+
+    async def _read_at_once(self, member: Member, wanted: Sequence[TopicPartition]) -> bool:
+        """Take what the client has read ahead, without waiting and so without tasks; False when that is nothing."""
+        try:
+            found = await member.read(wanted, 0)
+        except Exception as error:
+            await self._read_failed(error)
+            return True
+        self._take_in(found)
+        return bool(found)
 
     def _room(self, share: Share) -> bool:
         return share.completion is not None and share.completion.outstanding < self._window
