@@ -6,6 +6,7 @@ from gatepost.core.manifest.quantities import seconds
 from gatepost.core.manifest.read import ManifestError
 from gatepost.core.manifest.settings import Settings
 
+MAX_APPEND_TIMEOUT = 9.0  # a client has its 451 within 10 s when the log is away
 MAX_NEGATIVE_CACHE = 30.0  # a user who was just created must not wait longer for the first mail
 
 
@@ -13,6 +14,8 @@ def check_settings(settings: Settings, where: str) -> None:
     """Raise ManifestError for the first rule that is broken."""
     if (settings.log.sqlite is None) == (settings.log.kafka is None):
         raise ManifestError(where, "log", "exactly one of sqlite and kafka is needed")
+    if not 0 < seconds(settings.log.append_timeout) <= MAX_APPEND_TIMEOUT:
+        raise ManifestError(where, "log.appendTimeout", "more than 0s and at most 9s")
     for name, directory in settings.directories.items():
         if (directory.ldap is None) == (directory.ldif is None):
             raise ManifestError(where, f"directories.{name}", "exactly one of ldap and ldif is needed")
