@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import yaml
 
-from gatepost.cli.settings_file import load_settings
+from gatepost.backends.settings_file import load_settings
 from gatepost.core.manifest.quantities import seconds
 from gatepost.core.manifest.settings import DirectorySettings, LdapSettings, Role, Settings
 from gatepost.telemetry.export import prometheus_text

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 from gatepost.backends.config_dir import SETTINGS_FILE, compile_directory
-from gatepost.cli.settings_file import load_settings, surroundings
+from gatepost.backends.settings_file import load_settings
+from gatepost.core.compile.surroundings import surroundings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

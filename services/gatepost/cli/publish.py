@@ -8,9 +8,10 @@ from pathlib import Path
 
 from gatepost.backends.config_dir import compile_directory
 from gatepost.backends.config_log import ConfigurationPublisher
+from gatepost.backends.settings_file import load_settings
 from gatepost.cli.assembly import Assembly
 from gatepost.cli.process import unwrapped
-from gatepost.cli.settings_file import load_settings, surroundings
+from gatepost.core.compile.surroundings import surroundings
 from gatepost.core.manifest.read import ManifestError
 
 

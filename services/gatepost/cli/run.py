@@ -9,9 +9,10 @@ from pathlib import Path
 
 from gatepost import __version__
 from gatepost.backends.config_dir import SETTINGS_FILE, DirectoryConfiguration
+from gatepost.backends.settings_file import load_settings
 from gatepost.cli.assembly import Assembly
 from gatepost.cli.process import run_process, run_until, unwrapped
-from gatepost.cli.settings_file import load_settings, surroundings
+from gatepost.core.compile.surroundings import surroundings
 from gatepost.core.manifest.settings import Role, Settings
 from gatepost.edge.server import EdgeServer
 from gatepost.telemetry.health import HealthServer

@@ -14,9 +14,9 @@ import msgspec
 import structlog
 
 from gatepost.backends.config_log import LogConfiguration
+from gatepost.backends.settings_file import load_settings
 from gatepost.cli.assembly import Assembly, now_ms
 from gatepost.cli.process import run_process, run_until, unwrapped
-from gatepost.cli.settings_file import load_settings
 from gatepost.core.manifest.settings import Settings
 from gatepost.core.tables import Tables
 from gatepost.telemetry.health import Check, HealthServer

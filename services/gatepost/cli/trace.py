@@ -13,7 +13,7 @@ import msgspec
 
 from gatepost.backends.events_log import decode_events
 from gatepost.backends.log_sqlite.view import SqliteLogView
-from gatepost.cli.settings_file import load_settings
+from gatepost.backends.settings_file import load_settings
 from gatepost.core.event_kinds import MEANING
 from gatepost.core.ids import is_id, time_of
 from gatepost.core.manifest.read import ManifestError
