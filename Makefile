@@ -58,7 +58,7 @@ contracts: $(VENV)/.dev  ## who may import whom
 	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
 
 crds: $(VENV)/.dev  ## write crds/ from the types
-	@$(BIN)/python -m crdgen
+	@$(BIN)/python -m crdgen && cp crds/*.yaml charts/gatepost/files/crds/
 
 docs: $(VENV)/.dev  ## write the reference pages from the types
 	@$(BIN)/python -m docgen

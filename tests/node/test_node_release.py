@@ -335,7 +335,6 @@ def test_a_rolling_restart_under_mail_loses_nothing(release: Any, component: str
         trickle.await_accepted(10)
     finally:
         trickle.finish()
-    print("TEMP", component, len(trickle.accepted), trickle.temporary)
     assert trickle.faults == []
     stored = mailbox(release, "alice", trickle.accepted)
     copies = Counter(line for one in stored for line in one.splitlines() if line.startswith(b"Subject: mark-"))

@@ -9,9 +9,10 @@ import pytest
 
 from gatepost.backends.resolver_table import TableResolver
 from gatepost.core import event_kinds
+from gatepost.core.envelope import Client, Trust
 from gatepost.core.ids import derive_id
 from gatepost.core.ports.directory import EntryKind
-from gatepost.router.service import Router, RouterDependencies
+from gatepost.router.service import SKEW_MS, Router, RouterDependencies
 
 WAIT_S = 10.0
 
@@ -127,8 +128,6 @@ async def test_at_most_500_recipients_in_a_record(world: Any, running: Any) -> N
 
 
 async def test_an_unknown_user_gets_a_dsn_and_a_stranger_does_not(world: Any, running: Any) -> None:
-    from gatepost.core.envelope import Trust
-
     await world.put(world.topics.accepted, world.envelope("gone@a.example", reverse_path="ann@a.example"))
     stranger = world.envelope("gone@a.example", trust=Trust.UNVERIFIED)
     await world.put(world.topics.accepted, stranger)
@@ -174,3 +173,28 @@ async def test_an_unreadable_record_is_quarantined_with_the_reason(world: Any, r
     (record,) = await world.all(world.topics.quarantine)
     assert record.value == b"no envelope"
     assert b"no envelope" in (record.header("reason") or b"")
+
+
+async def test_what_the_edge_verified_is_waited_for(world: Any, running: Any) -> None:
+    """A user who is new at the edge is no bounce because this process's directory is older."""
+    envelope = world.envelope("new@a.example", client=Client(listener="mx"), reverse_path="ann@a.example")
+    await world.put(world.topics.accepted, envelope)
+    async with running(router(world)):
+        async with asyncio.timeout(WAIT_S):
+            await world.users.asked.wait()
+        world.users.add("new")
+        (item,) = await world.some(world.topics.mailbox("local"), 1)
+    assert item.envelope.destination.mailbox == "new@a.example"
+
+
+async def test_but_not_for_ever(world: Any, running: Any) -> None:
+    old = world.envelope(
+        "gone@a.example",
+        client=Client(listener="mx"),
+        reverse_path="ann@a.example",
+        received_ms=world.now - SKEW_MS - 1,
+    )
+    await world.put(world.topics.accepted, old)
+    async with running(router(world)):
+        (dsn,) = await world.some(world.topics.mailbox("local"), 1)
+    assert b"Status: 5.1.1" in dsn.inline

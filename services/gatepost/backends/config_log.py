@@ -126,14 +126,18 @@ class LogConfiguration:
             _log.warning("config.cache", file=str(self._cache), reason=repr(error))
 
     async def _follow(self) -> None:
+        waiting = False
         while True:
             follower = self._log.follower(self._topics.config)
             try:
                 await follower.start()
                 self._topic = _ConfigTopic()
+                waiting = False
                 await self._read(follower)
             except LogError as error:
-                _log.warning("config.waits", reason=str(error))
+                # Once, not at every try: an outage of an hour would be 1,800 lines.
+                (_log.debug if waiting else _log.warning)("config.waits", reason=str(error))
+                waiting = True
             finally:
                 await follower.close()
             await asyncio.sleep(RETRY_S)

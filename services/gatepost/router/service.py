@@ -19,7 +19,7 @@ from gatepost.core import event_kinds
 from gatepost.core.envelope import Destination, Envelope, EnvelopeError
 from gatepost.core.message import header_facts
 from gatepost.core.ports.content import Content, ContentDamaged
-from gatepost.core.ports.directory import Directory
+from gatepost.core.ports.directory import Directory, DirectoryUnavailable
 from gatepost.core.ports.events import Event, Events
 from gatepost.core.ports.log import Consumer, Entry, Log, LogError, Record
 from gatepost.core.ports.resolver import NoSuchDomain, Resolver, ResolverFailure
@@ -41,6 +41,9 @@ CONTENT_LIMIT_S: Final = 30.0
 MX_LIMIT_S: Final = 10.0  # a site's name is not worth a longer wait: the domain's name serves as well
 
 _log = structlog.get_logger()
+
+SKEW_MS: Final = 150_000  # how much older this process's view of a directory may be than an edge's
+_NO_SUCH_USER: Final = ("5.1.1", "5.2.1")
 
 
 class RouterDependencies(msgspec.Struct, frozen=True):
@@ -181,9 +184,25 @@ class Router:
         for recipient in item.envelope.recipients:
             await expander.add(recipient.address)
         expansion = expander.result()
+        if self._contradicts_the_edge(item.envelope, expansion):
+            raise DirectoryUnavailable(
+                "the edge has verified a recipient whom the directory does not know here, yet"
+            )
         if any(copy.forwarded and not copy.goes.destination.store for copy in expansion.copies):
             return await self._without_loops(item, expansion)
         return expansion
+
+    def _contradicts_the_edge(self, envelope: Envelope, expansion: Expansion) -> bool:
+        """Whether a recipient that an edge verified a moment ago is unknown here.
+
+        Replicas, caches and mounted files are not equally new everywhere: that must not become a bounce (G6).
+        """
+        if not envelope.client.listener or self._deps.now_ms() - envelope.received_ms > SKEW_MS:
+            return False
+        return any(
+            problem.goes.enhanced in _NO_SUCH_USER and problem.address.lower() == problem.original.lower()
+            for problem in expansion.problems
+        )
 
     async def _without_loops(self, item: Item, expansion: Expansion) -> Expansion:
         """Turn forwardings that this message has been through before into failures."""
