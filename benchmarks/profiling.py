@@ -13,10 +13,12 @@ from typing import Final
 import msgspec
 
 PY_SPY: Final = Path(sys.executable).parent / "py-spy"
-RATE: Final = 400
+RATE: Final = 200
 SECONDS: Final = 6
 END_LIMIT_S: Final = 60
-TOP: Final = 14
+TOP: Final = 10
+# Threads that wait for work; py-spy takes one for busy that has just begun to wait.
+IDLE: Final = ("_worker (concurrent/futures/thread.py", "Condition.wait (threading.py", "Queue.get (queue.py")
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -35,7 +37,7 @@ def profile_during(roles: Mapping[str, int], work: Callable[[], object], folder:
         spies = [
             subprocess.Popen(
                 [
-                    *(PY_SPY, "record", "--format", "raw", "--nonblocking", "--threads", "--rate", str(RATE)),
+                    *(PY_SPY, "record", "--format", "raw", "--rate", str(RATE)),
                     *("--duration", str(SECONDS), "--pid", str(pid), "--output", files[role]),
                 ],
                 stdout=subprocess.DEVNULL,
@@ -56,6 +58,8 @@ def _read(role: str, text: str) -> Profile:
     for line in text.splitlines():
         stack, _, count = line.rpartition(" ")
         frames = stack.split(";")
+        if frames[-1].startswith(IDLE):
+            continue
         functions[_short(frames[-1])] += int(count)
         ours = [frame for frame in frames if "gatepost/" in frame and "site-packages" not in frame]
         modules[_module(ours[-1]) if ours else "(library or event loop)"] += int(count)

@@ -39,6 +39,7 @@ class Results(msgspec.Struct):
 class Line(msgspec.Struct, frozen=True):
     """One line of the table: `ratio` is of medians, the others the smallest and largest of the rounds."""
 
+    system: str
     what: str
     target: str
     ratio: float
@@ -83,9 +84,9 @@ def _document(results: Results, kept: str) -> Iterable[str]:
     yield ""
     yield "| what | target | ratio | met | Gatepost | Postfix |"
     yield "|---|---|---|---|---|---|"
-    for line in lines(results):
+    for line in lines(results.rows):
         spread = f"{line.ratio:.2f} ({line.low:.2f}-{line.high:.2f})"
-        yield f"| {line.what} | {line.target} | **{spread}** | {_yes(line.met)} | {line.ours} | {line.theirs} |"
+        yield f"| {line.what} | {line.target} | **{spread}** | {_yes(line)} | {line.ours} | {line.theirs} |"
     yield ""
     yield from _large(results)
     yield "## What falls short, and why"
@@ -97,16 +98,18 @@ def _document(results: Results, kept: str) -> Iterable[str]:
     yield from _profiles(results)
 
 
-def _yes(met: bool) -> str:
-    return "yes" if met else "**no**"
+def _yes(line: Line) -> str:
+    if line.target == "-":
+        return "-"
+    return "yes" if line.met else "**no**"
 
 
 # -- the table of ratios
 
 
-def lines(results: Results) -> list[Line]:
+def lines(rows: Sequence[Row]) -> list[Line]:
     made: list[Line] = []
-    for row in results.rows:
+    for row in rows:
         for name, samples in row.samples.items():
             if name.startswith("postfix"):
                 continue
@@ -130,16 +133,19 @@ def _row_lines(row: Row, name: str, ours: Sequence[Sample], theirs: Sequence[Sam
     key = (name, row.per_connection)
     what = f"{row.what}, {name}, {row.per_connection} per connection"
     if not row.deliver:
-        own = _line(f"{what}: edge", _CPU_TARGETS.get(key), ours, theirs, lambda sample: sample.us["edge"])
-        whole = _line(f"{what}: edge and broker", None, ours, theirs, lambda sample: sample.total)
+        own = _line(name, f"{what}: edge", _CPU_TARGETS.get(key), ours, theirs, lambda sample: sample.us["edge"])
+        whole = _line(name, f"{what}: edge and broker", None, ours, theirs, lambda sample: sample.total)
         return [own, whole]
-    made = [_line(f"{what}: CPU", _CPU_TARGETS.get(key), ours, theirs, lambda sample: sample.total)]
+    made = [_line(name, f"{what}: CPU", _CPU_TARGETS.get(key), ours, theirs, lambda sample: sample.total)]
     rate = _RATE_TARGETS.get(key)
-    made.append(_line(f"{what}: messages/s", rate, ours, theirs, lambda sample: sample.per_second, higher=True))
+    made.append(
+        _line(name, f"{what}: messages/s", rate, ours, theirs, lambda sample: sample.per_second, higher=True)
+    )
     return made
 
 
 def _line(
+    system: str,
     what: str,
     target: float | None,
     ours: Sequence[Sample],
@@ -155,7 +161,7 @@ def _line(
     sign, unit = (">=", "/s") if higher else ("<=", " us")
     met = target is None or (ratio >= target if higher else ratio <= target)
     said = f"{sign} {target:g}" if target is not None else "-"
-    return Line(what, said, ratio, min(single), max(single), met, f"{mine:.0f}{unit}", f"{other:.0f}{unit}")
+    return Line(system, what, said, ratio, min(single), max(single), met, f"{mine:.0f}{unit}", f"{other:.0f}{unit}")
 
 
 # -- large messages
@@ -277,7 +283,7 @@ def _profiles(results: Results) -> Iterable[str]:
         return
     yield "## What keeps it from its floor"
     yield ""
-    yield "Shares of py-spy's samples of each process, only those that used the CPU."
+    yield "For the rows that fall short: shares of py-spy's samples of each process, only those that used the CPU."
     yield ""
     for row, profiles in results.profiles.items():
         for profile in profiles:

@@ -21,7 +21,7 @@ from typing import Final
 
 from large_messages import many_large, one_large, quiet_wait_ms
 from profiling import profile_during
-from report import Results, write
+from report import Results, lines, write
 from rows import Row, in_turn, measure
 from systems import (
     GatepostOnKafka,
@@ -47,7 +47,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, stack: ExitStack) -> None:
         self.rounds: int = options.rounds or (2 if options.quick else 5)
-        self.messages: int = options.messages or (1000 if options.quick else 3000)
+        self.messages: int = options.messages or (1000 if options.quick else 2500)
         self.profile: bool = not options.no_profile
         self.quick: bool = options.quick
         self.results = Results(options.quick, self.rounds, load_before=os.getloadavg()[0])
@@ -127,9 +127,10 @@ class Bench:
                 self._profile(row, systems)
 
     def _profile(self, row: Row, systems: Sequence[System]) -> None:
+        short = {line.system for line in lines([row]) if not line.met}
         for system in systems:
             roles = {role: pid for role, pid in system.roles.items() if role not in ("broker", "postfix")}
-            if roles:
+            if system.name in short:
                 work = partial(measure, system, self.messages, row.per_connection, deliver=row.deliver)
                 name = f"{row.what}, {system.name}, {row.per_connection} per connection"
                 self.results.profiles[name] = profile_during(roles, work, self.folder)

@@ -16,6 +16,7 @@ from gatepost.core.compile.surroundings import surroundings
 from gatepost.core.manifest.settings import Settings
 from gatepost.core.ports.log import Log, LogError, LogMisconfigured
 from gatepost.core.topics import Topics
+from gatepost.telemetry import metrics
 from gatepost.telemetry.health import HealthServer
 from gatepost_operator.cluster import Cluster, ClusterError, Document
 from gatepost_operator.compilation import Compiler
@@ -88,6 +89,7 @@ class Operator:
             on_change=self._wake,
             timing=timing,
         )
+        metrics.OPERATOR_LEADER.read = lambda: {(): float(self._lease.held)}
         self._acks = AckReader(log, self._topics, self._wake, self._clock.now_ms)
         self._writer = StatusWriter(cluster, self._written, time.monotonic)
         self._lister = Lister(cluster, self._cache, self._namespace, Backoffs(), self._wake)

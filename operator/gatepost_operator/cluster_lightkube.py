@@ -134,8 +134,10 @@ async def _asked(what: str, limit: float, call: Awaitable[T]) -> T:
     except httpx2.HTTPStatusError as error:
         # An answer that is not JSON comes from something in front of the API server.
         raise ClusterUnavailable(f"{what}: HTTP status {error.response.status_code}") from error
-    except (httpx2.HTTPError, ConfigError, TimeoutError, OSError) as error:
-        raise ClusterUnavailable(f"{what}: {error or type(error).__name__!r}") from error
+    except TimeoutError as error:
+        raise ClusterUnavailable(f"{what}: no answer within {limit:.0f} s") from error
+    except (httpx2.HTTPError, ConfigError, OSError) as error:
+        raise ClusterUnavailable(f"{what}: {str(error) or type(error).__name__}") from error
 
 
 def _refusal(what: str, error: ApiError) -> ClusterRefused | ClusterUnavailable | ClusterConflict:

@@ -33,14 +33,23 @@ class Compilation(msgspec.Struct, frozen=True):
 
 
 class Compiler:
-    """Compiles all objects; remembers what it read of each generation, since most do not change."""
+    """Compiles all objects; remembers what it read of each generation, since most do not change, and the last
+    result, since most changes are statuses.
+    """
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
         self._read: dict[tuple[str, int], MailDomain | RelayPolicy | ManifestError] = {}
+        self._last: tuple[tuple[tuple[ObjectKey, str, int], ...], Compilation] | None = None
 
     def compile(self, objects: Sequence[StoredObject]) -> Compilation:
         """Never raises for what a user wrote: each fault is a condition of its object."""
+        same = tuple((stored.key, stored.uid, stored.generation) for stored in objects)
+        if self._last is None or self._last[0] != same:
+            self._last = (same, self._compile(objects))
+        return self._last[1]
+
+    def _compile(self, objects: Sequence[StoredObject]) -> Compilation:
         read = {(stored.uid, stored.generation): self._one(stored) for stored in objects}
         self._read = read
         each = [(stored.key, read[stored.uid, stored.generation]) for stored in objects]

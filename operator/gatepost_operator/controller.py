@@ -168,9 +168,8 @@ class Controller:
             self._settled = now + self._pace.settle
         if now < self._settled or self._lease.epoch is None:
             return None  # nobody can be heard: that says nothing about the edges
-        acks = self._acks.acks
-        live = live_acks(acks, EDGE, self._clock.now_ms(), ALIVE_MS)
-        self._publication.known.keep({ack.hash for ack in acks})
+        live = live_acks(self._acks.acks, EDGE, self._clock.now_ms(), ALIVE_MS)
+        self._publication.known.keep({ack.hash for ack in live})
         metrics.OPERATOR_EDGES.set(float(len(live)))
         return edges_of(live, self._publication.known)
 

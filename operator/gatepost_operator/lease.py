@@ -15,7 +15,6 @@ from typing import Final
 import msgspec
 import structlog
 
-from gatepost.telemetry import metrics
 from gatepost_operator.cluster import Cluster, ClusterConflict, ClusterError, Document
 from gatepost_operator.removal import ANNOTATION, read_allowance
 
@@ -190,7 +189,6 @@ class LeaseKeeper:
 
     def _tell(self) -> None:
         held = self.held
-        metrics.OPERATOR_LEADER.set(float(held))
         if held != self._was_held:
             _log.info("lease.held" if held else "lease.lost", name=self.name)
         if held != self._was_held or (held and self.allowance):

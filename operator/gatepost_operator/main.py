@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--lease", metavar="NAME", help="the Lease of this release's operator; its name by default")
     options = parser.parse_args(arguments)
     # kopf names its process by the user, whom a container's arbitrary uid does not have.
-    os.environ.setdefault("LOGNAME", "gatepost")
+    os.environ["LOGNAME"] = os.environ.get("LOGNAME") or "gatepost"
     try:
         settings = load_settings(options.config, None)
         if settings.log.kafka is None:

@@ -142,7 +142,7 @@ class World:
         self._numbers = itertools.count(1)
         self._running: list[tuple[asyncio.Event, asyncio.Task[None]]] = []
 
-    async def start(self, *, timing: Timing = QUICK) -> Operator:
+    async def start(self, *, timing: Timing = QUICK, pace: Pace = FAST) -> Operator:
         """Start an operator and return it."""
         stop = asyncio.Event()
 
@@ -156,7 +156,7 @@ class World:
             self.cluster,
             self.log,
             f"operator-{next(self._numbers)}",
-            pace=FAST,
+            pace=pace,
             timing=timing,
             watch=watch,
         )

@@ -7,17 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from gatepost.backends.config_log import ConfigurationPublisher
 from gatepost.core.config_head import Head
 from gatepost.core.configuration import CLOSED, Configuration
+from gatepost_operator.controller import Pace
 from gatepost_operator.lease import EPOCH_ANNOTATION, Timing
 from gatepost_operator.removal import ANNOTATION
 
 Document = dict[str, Any]
 Make = Callable[..., Document]
 LEASE = ("default", "mail-operator")
+FAST = Pace(bundle=0.0, tick=0.02, messages=0.05, settle=0.05)
 
 
 async def on_the_log(world: Any) -> tuple[Head | None, Configuration | None]:
@@ -163,6 +166,72 @@ async def test_a_restarted_operator_begins_with_what_is_published(
     # The edge still runs what the former operator published, which holds the one and not the other.
     await until(lambda: condition(world, "a") == ("True", "Programmed"))
     await until(lambda: condition(world, "b") == ("False", "Pending"))
+
+
+async def test_nothing_is_published_before_every_kind_was_listed(
+    world: Any, mail_domain: Make, relay_policy: Make, until: Any
+) -> None:
+    world.cluster.store(mail_domain("a"))
+    await world.start()
+    before = await served(world, "a.test")
+    await world.stop()
+    gate = asyncio.Event()
+    listing = world.cluster.list_objects
+
+    async def late(kind: str, namespace: str | None) -> Any:
+        if kind == "RelayPolicy":
+            await gate.wait()
+        return await listing(kind, namespace)
+
+    world.cluster.list_objects = late
+    world.cluster.store(relay_policy("public", recipients={"max": 77}))
+    operator = await world.start()
+    await until(lambda: operator._cache.snapshot() and operator._lease.held)
+    turn = operator._controller.last_turn
+    await until(lambda: operator._controller.last_turn > turn + 0.1)
+    assert operator.not_ready() == "not every kind was listed yet"
+    assert (await on_the_log(world))[0] == before
+    gate.set()
+    await served(world, "a.test", epoch=2)
+    _, configuration = await on_the_log(world)
+    assert configuration is not None
+    assert configuration.listeners[0].max_recipients == 77
+
+
+async def test_a_deletion_that_the_watch_saw_needs_no_list(world: Any, mail_domain: Make, until: Any) -> None:
+    world.cluster.store(mail_domain("a"))
+    world.cluster.store(mail_domain("b"))
+    operator = await world.start()
+    await served(world, "a.test", "b.test")
+    lists: list[str] = []
+    listing = world.cluster.list_objects
+
+    async def counted(kind: str, namespace: str | None) -> Any:
+        listed = await listing(kind, namespace)
+        lists.append(kind)
+        return listed
+
+    world.cluster.list_objects = counted
+    await until(lambda: len(lists) >= 2, "the list that the beginning of the watch asks for")
+    assert not operator._lister._asked.is_set()
+    done = len(lists)
+    world.cluster.delete("MailDomain", "a")
+    await served(world, "b.test")
+    assert len(lists) == done
+
+
+async def test_messages_follow_the_edges_slowly(world: Any, mail_domain: Make, until: Any) -> None:
+    """Else each ack of each pod would be a write for each object that waits."""
+    world.cluster.store(mail_domain("a"))
+    operator = await world.start(pace=msgspec.structs.replace(FAST, messages=3600.0))
+    await served(world, "a.test")
+    await world.ack("edge-1", "old")
+    await until(lambda: condition(world, "a") == ("False", "Pending"))
+    for number in range(5):
+        await world.ack(f"edge-{number + 2}", "old")
+    turn = operator._controller.last_turn
+    await until(lambda: operator._controller.last_turn > turn + 0.1)
+    assert world.cluster.conditions("MailDomain", "a")["Programmed"]["message"].startswith("0 of 1 ")
 
 
 async def test_what_was_deleted_while_nobody_looked_goes(world: Any, mail_domain: Make) -> None:

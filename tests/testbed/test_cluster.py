@@ -124,8 +124,12 @@ client.settimeout(30)
 client.sendto(question, ("{cluster.place.address}", {dns.port}))
 print(socket.inet_ntoa(client.recv(512)[-4:]))
 """
-        run = ("--restart=Never", "--rm", "--attach", "--quiet", "--image-pull-policy=Never", "--", "-c", probe)
-        assert cluster.kubectl("run", "probe", f"--image={IMAGE}", *run).strip() == "192.0.2.1"
+        # Not attached: a program that ends before kubectl has attached would have said nothing.
+        run = ("--restart=Never", "--image-pull-policy=Never", "--", "-c", probe)
+        cluster.kubectl("run", "probe", f"--image={IMAGE}", *run)
+        cluster.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/probe", "--timeout=60s")
+        assert cluster.kubectl("logs", "probe").strip() == "192.0.2.1"
+        cluster.kubectl("delete", "pod", "probe", "--now")
 
 
 def test_helm_talks_to_it(cluster: Cluster, tmp_path: Path) -> None:

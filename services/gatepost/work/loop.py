@@ -26,7 +26,7 @@ LAST_DELAY_S: Final = 15.0  # a dependency that is back is used again within 30 
 STUCK_DELAY_S: Final = 60.0  # a record that our own fault keeps: tried again, and others go on meanwhile
 # While records trickle in, so long passes between two fetches: what comes meanwhile shares a fetch, an append, a
 # sync. Mail that is alone is taken at once; in a crowd it waits this long at the most, which nobody can tell.
-GATHER_S: Final = 0.01
+GATHER_S: Final = 0.02
 CROWD: Final = 64  # records in one fetch: then there are enough to share, and no time is to be lost
 
 Handle = Callable[[Consumer, Sequence[Record]], Awaitable[None]]

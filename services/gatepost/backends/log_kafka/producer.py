@@ -38,6 +38,9 @@ from gatepost.core.ports.log import Entry, LogError, LogMisconfigured, LogUnavai
 MAX_REQUEST: Final = 1_048_576
 # aiokafka's default of 16 KiB allows 1,300 records/s at 200 senders where this allows 22,000.
 MAX_BATCH: Final = 1_048_576
+# A record waits so long for others to share its batch, its request and the broker's work. With 20 clients at once
+# that saves a fifth of the CPU of both sides; one client alone waits less than for any disk.
+LINGER_MS: Final = 3
 # Records without a key stay with one partition for so long: fewer and larger batches.
 STICK_SECONDS: Final = 0.005
 CLOSE_SECONDS: Final = 3.0
@@ -272,7 +275,7 @@ class Producer:
             enable_idempotence=True,
             max_batch_size=MAX_BATCH,
             max_request_size=MAX_REQUEST,
-            linger_ms=0,
+            linger_ms=LINGER_MS,
         )
         try:
             async with asyncio.timeout(START_SECONDS):
