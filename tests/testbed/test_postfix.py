@@ -1,6 +1,5 @@
 """A real Postfix from its own configuration folder."""
 
-import os
 import smtplib
 import time
 from pathlib import Path
@@ -9,10 +8,7 @@ import pytest
 
 from testbed.postfix import DOMAIN, Postfix
 
-pytestmark = [
-    pytest.mark.servers,
-    pytest.mark.skipif(os.geteuid() != 0, reason="Postfix's master runs as root only"),
-]
+pytestmark = pytest.mark.servers
 
 SECONDS = 20.0
 

@@ -9,13 +9,13 @@ import ssl
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from testbed import ports
 from testbed.network import HERE, Place
 from testbed.process import Server, ServerError
 from testbed.provision import kubernetes as provision
+from testbed.running import Running
 from testbed.tls import Authority
 
 SERVICE_NETWORK = ipaddress.ip_network("10.96.0.0/16")
@@ -26,7 +26,7 @@ START_SECONDS = 90.0
 REQUEST_SECONDS = 5.0
 
 
-class ApiServer:
+class ApiServer(Running):
     """etcd and kube-apiserver in `folder`, a context manager; RBAC is on.
 
     Attributes: `kubeconfig` (of an administrator), `url`, `ca`, `port`; `etcd` and `apiserver` are servers to kill,
@@ -60,15 +60,6 @@ class ApiServer:
         self.etcd = self._etcd(etcd_port, peer_port)
         self.apiserver = self._apiserver(etcd_port, flags)
         self.controllers = self._controllers(controllers_port, controller_flags) if controllers else None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Starts all; returns when /readyz says ok."""

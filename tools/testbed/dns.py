@@ -10,13 +10,13 @@ import socket
 import threading
 from collections.abc import Mapping
 from enum import StrEnum
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from dnslib import QTYPE, RCODE, RR, DNSError, DNSRecord
 
 from testbed import ports
 from testbed.network import HERE, Place
+from testbed.running import Running
 
 MAX_CNAMES = 8
 # RFC 1035, 4.2.1: the size of an answer over UDP for a client that announces no other by EDNS.
@@ -45,7 +45,7 @@ class Query(NamedTuple):
     type: str
 
 
-class FakeDns:
+class FakeDns(Running):
     """The server, a context manager; `port` at `place`, for UDP and TCP.
 
     `behave` maps a name ("slow.test"), a name with a type ("slow.test/MX") or ANY_NAME to a Fault (or its value) or
@@ -65,15 +65,6 @@ class FakeDns:
         self._connections: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self.set_zone(zone)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def set_zone(self, zone: str) -> None:
         """Replaces all records by those of a zone file's text (`name ttl IN type data`, $ORIGIN and $TTL)."""

@@ -4,12 +4,11 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from testbed import ports
 from testbed.process import Server, ServerError
 from testbed.provision import apt
+from testbed.running import Running
 from testbed.user import forget, ordinary, reachable
 
 COMMAND_SECONDS = 30
@@ -69,7 +68,7 @@ remote-control:
 """
 
 
-class SignedDns:
+class SignedDns(Running):
     """An authoritative server and a validating resolver in `folder`, a context manager.
 
     The zones are given by name, as zone files' text (relative names; `@` for the zone; SOA and NS included).
@@ -122,15 +121,6 @@ class SignedDns:
             ports=[self.port],
             user=user,
         )
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Starts both; returns when the zones are signed and the resolver knows their keys."""

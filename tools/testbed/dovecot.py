@@ -5,13 +5,12 @@ import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from testbed import ports
 from testbed.network import HERE, Place
 from testbed.process import Server, ServerError
 from testbed.provision import apt
+from testbed.running import Running
 from testbed.user import forget, ordinary, reachable
 
 IMAP_SECONDS = 10.0
@@ -66,7 +65,7 @@ service lmtp {{
 """
 
 
-class Dovecot:
+class Dovecot(Running):
     """One Dovecot in `folder`, a context manager. `users` are local parts and passwords, valid in any domain.
 
     Attributes: `lmtp_port` and `imap_port` at `place`; `server` to suspend or kill it.
@@ -107,15 +106,6 @@ class Dovecot:
             # Only its master is ours; on TERM it ends its children.
             death_signal="TERM",
         )
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Starts it; returns when both ports answer."""

@@ -7,13 +7,13 @@ import time
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from testbed import ports
 from testbed.network import HERE, Place
 from testbed.process import Server, ServerError
 from testbed.provision import jaeger as provision
+from testbed.running import Running
 
 REQUEST_SECONDS = 10.0
 POLL_SECONDS = 0.05
@@ -29,7 +29,7 @@ _LISTENERS = (
 )
 
 
-class Jaeger:
+class Jaeger(Running):
     """One Jaeger in `folder`, a context manager.
 
     Attributes: `otlp_http_port`, `otlp_grpc_port` and `query_port` at `place`, and `otlp_http_url`
@@ -53,15 +53,6 @@ class Jaeger:
             place=place,
             env={"SPAN_STORAGE_TYPE": "memory"},
         )
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Starts it; returns when its collectors and its query API answer."""

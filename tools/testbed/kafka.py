@@ -16,13 +16,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from testbed import ports
 from testbed.network import HERE, Place
 from testbed.process import Server, ServerError
 from testbed.provision import kafka as provision
+from testbed.running import Running
 
 START_SECONDS = 90.0
 REQUEST_SECONDS = 10.0
@@ -119,7 +118,7 @@ class Node(Server):
         return self.number in self.known_brokers()
 
 
-class Kafka:
+class Kafka(Running):
     """One or three brokers in `folder`, as a context manager; `bootstrap` is ready to use inside.
 
     `properties` are added to every broker's configuration, for example {"log.flush.interval.messages": "1"}.
@@ -177,15 +176,6 @@ class Kafka:
             }
             _format(home / "data", number)
             self.nodes.append(Node(number, home, settings, client_ports[index], flags, place))
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Starts all nodes side by side; returns when each knows all of them."""

@@ -5,13 +5,12 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from testbed import ports
 from testbed.process import Server
 from testbed.provision import apt, command
 from testbed.provision.errors import ProvisionError
+from testbed.running import Running
 from testbed.user import forget, ordinary, reachable
 
 DOMAIN = "example.test"
@@ -81,7 +80,7 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
 
-class Postfix:
+class Postfix(Running):
     """One Postfix in `folder`, a context manager. It takes mail for any user of DOMAIN, with its own fsyncs.
 
     With `deliver` each message ends in the Maildir `mail/<user>/` of its folder, otherwise it is queued durably and
@@ -127,15 +126,6 @@ class Postfix:
             ports=[self.port],
             death_signal="TERM",
         )
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Starts it; returns when its port answers."""

@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from testbed.network import HERE, Place
+from testbed.running import Running
 from testbed.user import User, current
 
 START_SECONDS = 60.0
@@ -31,7 +30,7 @@ class ServerError(Exception):
     """A server did not start, or died; the text ends with the tail of its log."""
 
 
-class Server:
+class Server(Running):
     """One server process on fixed ports, with a log file `<folder>/<name>.log`.
 
     Usable as a context manager. `argv` may be replaced between two starts. `ready` is an extra condition, asked
@@ -72,15 +71,6 @@ class Server:
         self._stop_seconds = stop_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def pid(self) -> int:

@@ -2,13 +2,12 @@
 
 import subprocess
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from testbed import ports
 from testbed.network import HERE, Place
 from testbed.process import Server, ServerError
 from testbed.provision import apt
+from testbed.running import Running
 from testbed.tls import Authority
 from testbed.user import forget, ordinary, reachable
 
@@ -16,7 +15,7 @@ SCHEMAS = ("core", "cosine", "inetorgperson", "misc")
 COMMAND_SECONDS = 60
 
 
-class Slapd:
+class Slapd(Running):
     """One slapd in `folder`, a context manager. The tree's base is the first entry of the LDIF file.
 
     Attributes: `port` (LDAP, with STARTTLS) and `tls_port` (LDAPS) at `place`, `url` and `tls_url`, `ca` (the
@@ -68,15 +67,6 @@ class Slapd:
             user=self._user,
             place=place,
         )
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Starts it; returns when both ports answer."""

@@ -21,11 +21,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from testbed import ports
 from testbed.network import HERE, Place
+from testbed.running import Running
 from testbed.tls import Certificate, server_context
 
 _T = TypeVar("_T")
@@ -128,7 +128,7 @@ class _Drop(Exception):
     """The script wants the connection closed at this point."""
 
 
-class SmtpSink:
+class SmtpSink(Running):
     """The server, a context manager; `port` at `place`.
 
     `keywords` are announced in answer to EHLO and may be replaced at any time; STARTTLS and AUTH are announced
@@ -164,15 +164,6 @@ class SmtpSink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopping: asyncio.Event | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def script(
         self,
