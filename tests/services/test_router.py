@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from gatepost.backends.resolver_table import TableResolver
 from gatepost.core import event_kinds
 from gatepost.core.envelope import Client, Trust
 from gatepost.core.ids import derive_id
+from gatepost.core.memory_body import MemoryBody
 from gatepost.core.ports.directory import EntryKind
 from gatepost.router.service import SKEW_MS, Router, RouterDependencies
 
@@ -198,3 +200,14 @@ async def test_but_not_for_ever(world: Any, running: Any) -> None:
     async with running(router(world)):
         (dsn,) = await world.some(world.topics.mailbox("local"), 1)
     assert b"Status: 5.1.1" in dsn.inline
+
+
+async def test_a_body_that_is_lost_is_quarantined(world: Any, running: Any) -> None:
+    """A DSN needs the header, and the body fails its checksum: an alarm, not an endless repetition."""
+    reference = await world.content.write("id", MemoryBody(b"Subject: x\r\n\r\n" + b"y" * 100_000), WAIT_S)
+    wrong = msgspec.structs.replace(reference, sha256="0" * 64)
+    await world.put(world.topics.accepted, world.envelope("gone@a.example", content=wrong), b"")
+    async with running(router(world)):
+        await world.finished(world.topics.accepted, world.topics.group("router"), 1)
+    (record,) = await world.all(world.topics.quarantine)
+    assert b"cannot be read back" in (record.header("reason") or b"")

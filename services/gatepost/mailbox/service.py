@@ -28,7 +28,7 @@ from gatepost.core.topics import Topics
 from gatepost.core.trace_lines import delivery_lines
 from gatepost.telemetry import metrics
 from gatepost.telemetry.tracing import Tracer, parse_traceparent
-from gatepost.work.bodies import body_of
+from gatepost.work.bodies import body_of, start_of
 from gatepost.work.loop import WorkLoop
 from gatepost.work.quarantine import quarantine_entry
 from gatepost.work.telling import Teller
@@ -109,7 +109,7 @@ class MailboxService:
                 return
             try:
                 (result,) = await self._deps.store.deliver([_delivery(item, body)])
-                header = b"" if result.outcome is StoreOutcome.STORED else body.whole()
+                header = b"" if result.outcome is StoreOutcome.STORED else await start_of(body)
                 await self._conclude(consumer, record, item, result, header)
             finally:
                 body.close()

@@ -35,12 +35,11 @@ from gatepost.relay.site_gate import Site, SiteGate
 from gatepost.relay.targets import NoTarget, find_targets
 from gatepost.telemetry import metrics
 from gatepost.telemetry.tracing import Span, Tracer, parse_traceparent
-from gatepost.work.bodies import CONTENT_LIMIT_S, body_of
+from gatepost.work.bodies import CONTENT_LIMIT_S, body_of, start_of
 from gatepost.work.loop import WorkLoop
 from gatepost.work.quarantine import quarantine_entry
 from gatepost.work.telling import Teller
 
-HEADER_PIECE: Final = 64 * 1024  # as much of a message as a notification may return
 INLINE_WHEN_DEFERRED: Final = 8 * 1024  # larger bodies wait in the content topic, not in the tier
 OVERFLOW_TIER: Final = "1m"
 
@@ -196,9 +195,7 @@ class RelayService:
         header = b""
         if any(attempt.reply.code >= 400 for attempt in attempts):
             item = await self._lightened(consumer, record, item, attempts, body)
-            async for piece in body.pieces(HEADER_PIECE):
-                header = piece
-                break
+            header = await start_of(body)
         plan = plan_for(self._tables, item.envelope.reverse_path)
         trace = parse_traceparent(item.traceparent)
         after = aftermath(item, attempts, plan, header, self._scene(), item.traceparent, record.key)

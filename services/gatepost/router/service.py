@@ -21,7 +21,7 @@ from gatepost.core.message import header_facts
 from gatepost.core.ports.content import Content, ContentDamaged
 from gatepost.core.ports.directory import Directory, DirectoryUnavailable
 from gatepost.core.ports.events import Event, Events
-from gatepost.core.ports.log import Consumer, Entry, Log, LogError, Record
+from gatepost.core.ports.log import Consumer, Entry, Log, LogError, LogGap, Record
 from gatepost.core.ports.resolver import NoSuchDomain, Resolver, ResolverFailure
 from gatepost.core.records import Item, read_item
 from gatepost.core.routing import GoesNowhere
@@ -33,6 +33,7 @@ from gatepost.router.outputs import mailbox_entries, notification_entry, relay_e
 from gatepost.telemetry import metrics
 from gatepost.telemetry.tracing import Span, Tracer, parse_traceparent
 from gatepost.work.at_once import at_once
+from gatepost.work.bodies import lost_reason
 from gatepost.work.loop import APPEND_LIMIT_S, WorkLoop
 from gatepost.work.quarantine import quarantine_entry
 
@@ -164,10 +165,13 @@ class Router:
         except EnvelopeError as error:
             return Decision(record, [quarantine_entry(self._deps.topics, record, str(error))])
         began_ms = self._deps.now_ms()
-        expansion = await self._expand(item)
+        try:
+            expansion = await self._expand(item)
+            message = await self._message(item) if expansion.problems else b""
+        except (ContentDamaged, LogGap) as error:  # an alarm: trying again would never end (G6)
+            return Decision(record, [quarantine_entry(self._deps.topics, record, lost_reason(error))])
         to_relay = [copy for copy in expansion.copies if not copy.goes.destination.store]
         sites = await self._sites(to_relay) if to_relay else {}
-        message = await self._message(item) if expansion.problems else b""
         span = self._deps.tracer.start(
             "gatepost.router route",
             parse_traceparent(item.traceparent),
@@ -221,10 +225,7 @@ class Router:
     async def _message(self, item: Item) -> bytes:
         if item.envelope.content is None:
             return item.inline
-        try:
-            body = await self._deps.content.read(item.envelope.content, CONTENT_LIMIT_S)
-        except ContentDamaged as error:
-            raise LogError(str(error)) from None
+        body = await self._deps.content.read(item.envelope.content, CONTENT_LIMIT_S)
         try:
             return body.whole()
         finally:

@@ -13,6 +13,19 @@ from gatepost.work.loop import WorkLoop
 from gatepost.work.quarantine import quarantine_entry
 
 CONTENT_LIMIT_S: Final = 60.0
+HEADER_PIECE: Final = 64 * 1024  # as much of a message as a notification may return
+
+
+def lost_reason(error: ContentDamaged | LogGap) -> str:
+    """What the quarantine says of a body that cannot be had any more."""
+    return f"the body cannot be read back: {error}"
+
+
+async def start_of(body: Body) -> bytes:
+    """The first HEADER_PIECE bytes: enough of the header for a notification."""
+    async for piece in body.pieces(HEADER_PIECE):
+        return piece
+    return b""
 
 
 async def body_of(
@@ -32,7 +45,7 @@ async def body_of(
         try:
             bodies.append(await content.read(reference, CONTENT_LIMIT_S))
         except (ContentDamaged, LogGap) as error:
-            lost.append(f"the body cannot be read back: {error}")
+            lost.append(lost_reason(error))
 
     await loop.patiently(consumer, record, read, "content.waits")
     if lost:
