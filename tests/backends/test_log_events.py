@@ -11,6 +11,7 @@ from gatepost.backends.log_memory import MemoryLog
 from gatepost.core import event_kinds
 from gatepost.core.ports.events import Event
 from gatepost.core.ports.log import Cleanup, TopicSpec
+from gatepost.telemetry import metrics
 
 TOPIC = TopicSpec("events", Cleanup.EXPIRE, 2, 1000)
 
@@ -58,12 +59,14 @@ async def test_events_are_written_without_a_close(log: MemoryLog) -> None:
 
 
 async def test_a_full_buffer_drops_the_new_and_counts(log: MemoryLog) -> None:
+    counted = metrics.EVENTS_DROPPED.values[()]
     events = EventsLog(log, TOPIC.name, buffer=10)
     for number in range(15):
         events.emit(event(number))
     assert events.dropped == 5
     await events.start()
     await events.close()
+    assert metrics.EVENTS_DROPPED.values[()] - counted == 5
     assert there(log) == [event(number) for number in range(10)]
 
 

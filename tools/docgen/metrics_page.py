@@ -8,8 +8,10 @@ from gatepost.telemetry.metrics import REGISTRY, Counter
 INTRODUCTION = """\
 # Metrics
 
-At `/metrics` in the Prometheus format under the names below; counters end in `_total`. As OpenTelemetry
-instruments they have the dotted names. This page is written from the table in the code (`make docs`).
+At `/metrics` in the Prometheus format under the names below; counters end in `_total`. The dotted names are
+OpenTelemetry's; an OpenTelemetry collector reads them from `/metrics`, nothing is pushed.
+
+This page is written from the table in the code (`make docs`).
 
 | at /metrics | OpenTelemetry | kind | labels | meaning |
 |---|---|---|---|---|

@@ -18,6 +18,7 @@ import structlog
 
 from gatepost.core.ports.events import Event
 from gatepost.core.ports.log import Entry, Log, LogError
+from gatepost.telemetry import metrics
 
 # About 3 s of a busy edge; at some 300 bytes each no more than 3 MB.
 BUFFER_EVENTS: Final = 10_000
@@ -131,6 +132,7 @@ class EventsLog:
 
     def _report(self) -> None:
         if self._dropped > self._reported:
+            metrics.EVENTS_DROPPED.add(by=self._dropped - self._reported)
             _log.warning("events were dropped", count=self._dropped - self._reported)
             self._reported = self._dropped
 

@@ -1,12 +1,9 @@
-"""The metrics table as Prometheus text for /metrics and as OpenTelemetry instruments for OTLP."""
+"""The metrics table as Prometheus text for /metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -56,28 +53,3 @@ def prometheus_text() -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Table())
     return generate_latest(registry)
-
-
-def observe_with(reader: MetricReader) -> MeterProvider:
-    """Register every counter and gauge with OpenTelemetry, to be read through `reader`."""
-    provider = MeterProvider(metric_readers=[reader])
-    meter = provider.get_meter("gatepost")
-    for metric in REGISTRY.values():
-        match metric:
-            case Counter():
-                meter.create_observable_counter(metric.name, [_observer(metric)], metric.unit, metric.meaning)
-            case Gauge():
-                meter.create_observable_gauge(metric.name, [_observer(metric)], metric.unit, metric.meaning)
-            case Histogram():
-                continue  # an SDK histogram has no observable form; /metrics has it
-    return provider
-
-
-class _observer:  # noqa: N801  (used as a function)
-    def __init__(self, metric: Counter | Gauge) -> None:
-        self.metric = metric
-
-    def __call__(self, options: CallbackOptions) -> Iterable[Observation]:
-        values = self.metric.values if isinstance(self.metric, Counter) else self.metric.current()
-        for labels, value in list(values.items()):
-            yield Observation(value, dict(zip(self.metric.labels, labels, strict=True)))

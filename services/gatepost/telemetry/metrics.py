@@ -1,7 +1,7 @@
-"""Every metric: name, unit, meaning and labels, declared once. Plain counters; OpenTelemetry reads them.
+"""Every metric: name, unit, meaning and labels, declared once. Names and units are OpenTelemetry's.
 
-An increment is an addition in a dict: it must cost next to nothing on the hot path. export.py gives the
-values to OpenTelemetry instruments (OTLP) and to /metrics.
+An increment is an addition in a dict: it must cost next to nothing on the hot path. export.py gives the values to
+/metrics.
 """
 
 from __future__ import annotations
@@ -87,7 +87,6 @@ BODY_MEMORY = Gauge("gatepost.edge.body.reserved", "By", "memory reserved for bo
 AUTH = Counter("gatepost.edge.auth", "{attempt}", "AUTH attempts by outcome", ("listener", "verdict"))
 # -- log
 LOG_AVAILABLE = Gauge("gatepost.log.available", "1", "whether the last contact with the log succeeded")
-LOG_APPENDS = Counter("gatepost.log.appends", "{record}", "appends by outcome", ("outcome",))
 LOG_UNFINISHED = Gauge("gatepost.log.unfinished", "{record}", "records taken and not finished", ("topic",))
 EVENTS_DROPPED = Counter("gatepost.events.dropped", "{event}", "events lost because the buffer was full")
 # -- work topics
@@ -103,12 +102,6 @@ DELIVERY_SECONDS = Histogram(
 )
 RETRIES = Counter("gatepost.retry.deferrals", "{copy}", "copies put into a retry tier", ("tier",))
 NOTIFICATIONS = Counter("gatepost.dsn.sent", "{message}", "delivery status notifications written", ("action",))
-# -- directory, DNS
-DIRECTORY = Counter("gatepost.directory.lookups", "{lookup}", "lookups by outcome", ("directory", "outcome"))
-DIRECTORY_SECONDS = Histogram(
-    "gatepost.directory.duration", "s", "time of questions that were really asked", _SECONDS, ("directory",)
-)
-DNS = Counter("gatepost.dns.questions", "{question}", "DNS questions by outcome", ("outcome",))
 # -- configuration
 CONFIG_LOADED = Gauge("gatepost.config.loaded", "1", "whether a configuration is in force")
 CONFIG_REFUSED = Counter("gatepost.config.refused", "{configuration}", "configurations that could not be used")
