@@ -23,7 +23,7 @@ from gatepost.core.manifest.read import ManifestError
 from gatepost.core.manifest.settings import DirectorySettings, Settings
 from gatepost.core.ports.configuration import ConfigurationSource
 from gatepost.core.ports.directory import Directory, DirectoryUnavailable
-from gatepost.core.ports.log import Log, LogMisconfigured, LogUnavailable, TopicSpec
+from gatepost.core.ports.log import Log, LogUnavailable, TopicSpec
 from gatepost.core.ports.resolver import Resolver
 from gatepost.core.ports.store import Store
 from gatepost.core.tables import Tables
@@ -101,8 +101,6 @@ class Assembly:
                 await self.log.start()
                 for warning in await self.log.ensure_topics(self.topic_specs()):
                     _log.warning("log.warning", reason=warning)
-            except LogMisconfigured:
-                raise
             except LogUnavailable as error:
                 if not wait:
                     raise

@@ -90,10 +90,6 @@ class Completion:
         self._changes += 1
         return True
 
-    def is_out(self, offset: int) -> bool:
-        """Whether `offset` is being worked on."""
-        return offset in self._out
-
     def commit(self, limit: int = MAX_METADATA) -> Commit:
         """Return what to commit, with metadata of at most `limit` characters.
 

@@ -88,7 +88,6 @@ class Deferral(msgspec.Struct, frozen=True, omit_defaults=True):
     last_reply: str = ""
     remote: str = ""
     return_topic: str = ""
-    warned: bool = False
 
 
 class Destination(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -129,8 +128,6 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
     content: ContentRef | None = None
     destination: Destination | None = None
     deferral: Deferral | None = None
-    domain_policy: str = ""
-    hops: int = 0
 
     @property
     def is_bounce(self) -> bool:

@@ -68,6 +68,5 @@ def deferred(
         last_reply=reply[:500],
         remote=remote,
         return_topic=return_topic,
-        warned=before.warned,
     )
     return msgspec.structs.replace(envelope, recipients=tuple(recipients), deferral=deferral)

@@ -145,11 +145,6 @@ class Wire(asyncio.Protocol):
             raise WireClosed("The host closed the connection")
         self.connection_made(transport)
 
-    def tls_version(self) -> str:
-        """The protocol version, or "" in clear."""
-        connection = self._transport.get_extra_info("ssl_object") if self._transport else None
-        return (connection.version() or "") if connection is not None else ""
-
     def abort(self) -> None:
         """Close at once; what was not sent yet is dropped."""
         self._fail(WireClosed("The connection was closed"))

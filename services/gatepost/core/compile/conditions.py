@@ -9,7 +9,6 @@ import msgspec
 
 ACCEPTED: Final = "Accepted"
 RESOLVED_REFS: Final = "ResolvedRefs"
-DNS_READY: Final = "DNSReady"
 PROGRAMMED: Final = "Programmed"
 
 

@@ -11,8 +11,6 @@ import yaml
 
 T = TypeVar("T")
 
-MAX_DOCUMENTS = 100_000  # a directory of manifests larger than this is a mistake
-
 
 class ManifestError(ValueError):
     """Something a user wrote cannot be used. `where` is the file, with the object where there is one."""
