@@ -32,6 +32,7 @@ from gatepost.edge.server import EdgeServer
 from gatepost.mailbox.service import MailboxDependencies, MailboxService
 from gatepost.relay.retry_reader import RetryReader
 from gatepost.relay.service import RelayDependencies, RelayService
+from gatepost.router.near import NearStores
 from gatepost.router.service import Router, RouterDependencies
 from gatepost.telemetry import metrics
 from gatepost.telemetry.tracing import Tracer
@@ -66,6 +67,7 @@ class Assembly:
         self.content = ContentLog(self.log, self.topics.content_transit, spool_above=spool_above, folder=self.state)
         self.events = EventsLog(self.log, self.topics.events)
         self.directories: dict[str, Directory] = {}
+        self._maildirs: dict[str, Store] = {}
         self.configuration: ConfigurationSource | None = None
 
     async def __aenter__(self) -> Assembly:
@@ -159,7 +161,8 @@ class Assembly:
             )
         )
 
-    async def router(self) -> Router:
+    async def router(self, *, near: bool = False) -> Router:
+        """With `near`, copies for the Maildir stores that were opened before go straight into them."""
         stores = {host.lower(): name for name, store in self.settings.stores.items() for host in store.mail_hosts}
         return Router(
             RouterDependencies(
@@ -173,6 +176,7 @@ class Assembly:
                 hostname=self.settings.hostname,
                 stores=stores,
                 now_ms=now_ms,
+                near=NearStores(self._maildirs, time.monotonic) if near else None,
             )
         )
 
@@ -203,6 +207,8 @@ class Assembly:
         store = self._store(name)
         await store.start()
         self._stack.push_async_callback(store.close)
+        if self.settings.stores[name].maildir is not None:
+            self._maildirs[name] = store
         return MailboxService(
             MailboxDependencies(
                 log=self.log,

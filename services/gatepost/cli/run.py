@@ -36,9 +36,9 @@ async def _main(directory: Path, settings: Settings, stop: asyncio.Event) -> Non
     async with Assembly(settings, directory, "standalone") as parts:
         await parts.connect_log(wait=False)
         await parts.start_directories()
-        router = await parts.router()
-        relay, retries = await parts.relay()
         mailboxes = [await parts.mailbox(name) for name in settings.stores]
+        router = await parts.router(near=True)
+        relay, retries = await parts.relay()
         edge = await parts.edge()
         source = DirectoryConfiguration(directory, surroundings(settings, any_namespace=True))
         await parts.configure(

@@ -10,10 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
-from opentelemetry.trace import SpanKind
 
-from gatepost.core import event_kinds
-from gatepost.core.aftermath import Attempt, Scene, Told, aftermath
+from gatepost.core.aftermath import Attempt, Scene, aftermath
 from gatepost.core.envelope import EnvelopeError
 from gatepost.core.memory_body import MemoryBody
 from gatepost.core.ports.content import Body, Content
@@ -35,8 +33,6 @@ from gatepost.work.telling import Teller
 
 BATCH: Final = 200  # deliveries that share one sync
 LARGE_AT_ONCE: Final = 4  # bodies out of the content topic in memory at the same time
-
-_STORED = RemoteReply(250, "2.0.0", "stored")
 
 
 class MailboxDependencies(msgspec.Struct, frozen=True):
@@ -117,11 +113,11 @@ class MailboxService:
     async def _conclude(
         self, consumer: Consumer, record: Record, item: Item, result: StoreResult, header: bytes
     ) -> None:
-        metrics.DELIVERIES.add(self._deps.store_name, result.outcome.value)
         if result.outcome is StoreOutcome.STORED:
             consumer.finish(record)
-            self._stored(item)
+            self._teller.stored(item.envelope, item.traceparent, self._deps.store_name)
             return
+        metrics.DELIVERIES.add(self._deps.store_name, result.outcome.value)
         deps = self._deps
         scene = Scene(deps.topics, deps.hostname, self._loop.topic, deps.now_ms())
         attempt = Attempt(item.envelope.recipients[0], _reply(result))
@@ -129,17 +125,6 @@ class MailboxService:
         after = aftermath(item, [attempt], plan, header, scene, item.traceparent, record.key)
         if await self._loop.persist(consumer, record, after.entries):
             self._teller.troubles(item.envelope, after, parse_traceparent(item.traceparent))
-
-    def _stored(self, item: Item) -> None:
-        envelope = item.envelope
-        trace = parse_traceparent(item.traceparent)
-        if trace is not None and trace.sampled:
-            span = self._deps.tracer.start("gatepost.mailbox store", trace, kind=SpanKind.CONSUMER)
-            span.set("messaging.message.id", envelope.id)
-            span.set("gatepost.store", self._deps.store_name)
-            span.end()
-        told = Told(envelope.recipients[0], _STORED)
-        self._teller.done(event_kinds.STORED, envelope, told, trace, self._deps.store_name)
 
     async def _quarantine(self, consumer: Consumer, record: Record, reason: str) -> None:
         entry = quarantine_entry(self._deps.topics, record, reason)

@@ -20,26 +20,24 @@ MAX_RELAY_RECIPIENTS: Final = 500  # one message for at most 500 recipients behi
 MAX_DELIVERED_TO: Final = 320
 
 
-def mailbox_entries(
-    topics: Topics, envelope: Envelope, inline: bytes, traceparent: bytes | None, copies: Sequence[Copy]
-) -> list[Entry]:
-    """One record per mailbox, keyed by it, so that one mailbox's mail stays in order."""
-    entries = []
-    for copy in copies:
-        destination = copy.goes.destination
-        own_id = derive_id(envelope.id, destination.mailbox, "store")
-        recipient = Recipient(str(copy.goes.address), own_id, copy.original)
-        own = msgspec.structs.replace(
-            envelope,
-            id=own_id,
-            parent=envelope.id,
-            recipients=(recipient,),
-            destination=destination,
-            client=envelope.client,
-        )
-        key = destination.mailbox.encode("utf-8", "surrogateescape")
-        entries.append(work_entry(topics.mailbox(destination.store), own, inline, traceparent, key))
-    return entries
+def mailbox_envelope(envelope: Envelope, copy: Copy) -> Envelope:
+    """The envelope of a copy for one mailbox."""
+    destination = copy.goes.destination
+    own_id = derive_id(envelope.id, destination.mailbox, "store")
+    return msgspec.structs.replace(
+        envelope,
+        id=own_id,
+        parent=envelope.id,
+        recipients=(Recipient(str(copy.goes.address), own_id, copy.original),),
+        destination=destination,
+    )
+
+
+def mailbox_entry(topics: Topics, own: Envelope, inline: bytes, traceparent: bytes | None) -> Entry:
+    """The record for a mailbox, keyed by it, so that one mailbox's mail stays in order."""
+    assert own.destination is not None
+    key = own.destination.mailbox.encode("utf-8", "surrogateescape")
+    return work_entry(topics.mailbox(own.destination.store), own, inline, traceparent, key)
 
 
 def relay_entries(

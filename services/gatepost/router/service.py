@@ -29,13 +29,15 @@ from gatepost.core.sites import site_of_hosts, site_of_mx
 from gatepost.core.tables import Tables
 from gatepost.core.topics import Topics
 from gatepost.router.expansion import Copy, Expander, Expansion, Problem
-from gatepost.router.outputs import mailbox_entries, notification_entry, relay_entries
+from gatepost.router.near import NearCopy, NearStores
+from gatepost.router.outputs import mailbox_entry, mailbox_envelope, notification_entry, relay_entries
 from gatepost.telemetry import metrics
 from gatepost.telemetry.tracing import Span, Tracer, parse_traceparent
 from gatepost.work.at_once import at_once
 from gatepost.work.bodies import lost_reason
 from gatepost.work.loop import APPEND_LIMIT_S, WorkLoop
 from gatepost.work.quarantine import quarantine_entry
+from gatepost.work.telling import Teller
 
 BATCH: Final = 100  # records decided in one go: some 5 ms in which an edge in the same process would have to wait
 CONTENT_LIMIT_S: Final = 30.0
@@ -48,7 +50,10 @@ _NO_SUCH_USER: Final = ("5.1.1", "5.2.1")
 
 
 class RouterDependencies(msgspec.Struct, frozen=True):
-    """All that the router touches. `stores` maps the directory's mail hosts to names of stores."""
+    """All that the router touches. `stores` maps the directory's mail hosts to names of stores.
+
+    `near` are stores of this process that need no record in between.
+    """
 
     log: Log
     content: Content
@@ -60,22 +65,28 @@ class RouterDependencies(msgspec.Struct, frozen=True):
     hostname: str
     stores: Mapping[str, str]
     now_ms: Callable[[], int]
+    near: NearStores | None = None
 
 
 class Routed(msgspec.Struct):
-    """What was found out about a message, to be told once it is durable."""
+    """What was found out about a message, to be told once it is durable; `stored` are copies in near stores."""
 
     envelope: Envelope
     expansion: Expansion
     span: Span
+    stored: list[NearCopy] = []
 
 
 class Decision(msgspec.Struct):
-    """What has to be durable before `record` is finished; `routed` is None where it goes to quarantine."""
+    """What has to be durable before `record` is finished; `routed` is None where it goes to quarantine.
+
+    `near` copies become entries too where their store does not take them.
+    """
 
     record: Record
     entries: list[Entry]
     routed: Routed | None = None
+    near: list[NearCopy] = []
 
     def failed(self, error: LogError) -> None:
         """The entries could not be appended: this was not what became of the record."""
@@ -90,6 +101,8 @@ class Router:
     def __init__(self, deps: RouterDependencies) -> None:
         self._deps = deps
         self._tables: Tables | None = None
+        # Near stores have no mailbox service of their own to tell of what they have stored.
+        self._teller = Teller("mailbox", deps.events, deps.tracer, deps.now_ms)
         self._configured = asyncio.Event()
         self._loop = WorkLoop(
             deps.log, deps.topics.accepted, deps.topics.group("router"), self._handle, batch=BATCH
@@ -127,10 +140,8 @@ class Router:
             except Exception:  # told when the record is handled by itself
                 others.append(record)
         self._loop.apart(consumer, others)
-        entries = [entry for decision in decisions for entry in decision.entries]
         try:
-            if entries:
-                await self._deps.log.append_many(entries, APPEND_LIMIT_S)
+            await self._make_durable(decisions)
         except LogError as error:
             for decision in decisions:
                 decision.failed(error)
@@ -145,12 +156,28 @@ class Router:
     async def _step(self, record: Record) -> None:
         decision = await self._decide(record)
         try:
-            if decision.entries:
-                await self._deps.log.append_many(decision.entries, APPEND_LIMIT_S)
+            await self._make_durable([decision])
         except LogError as error:
             decision.failed(error)
             raise
         self._conclude(decision)
+
+    async def _make_durable(self, decisions: Sequence[Decision]) -> None:
+        """Put copies into near stores and append the rest. Raises LogError."""
+        entries = [entry for decision in decisions for entry in decision.entries]
+        near = [copy for decision in decisions for copy in decision.near]
+        if near and self._deps.near is not None:
+            stored = await self._deps.near.deliver(near)
+            for decision in decisions:
+                if decision.near and decision.routed is not None:
+                    decision.routed.stored = [copy for copy in decision.near if copy.envelope.id in stored]
+            entries += [
+                mailbox_entry(self._deps.topics, copy.envelope, copy.inline, copy.traceparent)
+                for copy in near
+                if copy.envelope.id not in stored
+            ]
+        if entries:
+            await self._deps.log.append_many(entries, APPEND_LIMIT_S)
 
     def _conclude(self, decision: Decision) -> None:
         """What is durable is told."""
@@ -179,8 +206,10 @@ class Router:
             start_ns=began_ms * 1_000_000,
         )
         span.set("messaging.message.id", item.envelope.id)
-        entries = self._entries(item, expansion, sites, message, span.context.traceparent)
-        return Decision(record, entries, Routed(item.envelope, expansion, span))
+        traceparent = span.context.traceparent
+        entries, near = self._mailboxes(item, expansion, traceparent)
+        entries += self._entries(item, expansion, sites, message, traceparent)
+        return Decision(record, entries, Routed(item.envelope, expansion, span), near)
 
     async def _expand(self, item: Item) -> Expansion:
         assert self._tables is not None
@@ -231,6 +260,24 @@ class Router:
         finally:
             body.close()
 
+    def _mailboxes(
+        self, item: Item, expansion: Expansion, traceparent: bytes
+    ) -> tuple[list[Entry], list[NearCopy]]:
+        """The copies for mailboxes: as records, or for near stores, whom a body by reference would hold up."""
+        entries: list[Entry] = []
+        copies: list[NearCopy] = []
+        near = self._deps.near if item.envelope.content is None else None
+        for copy in expansion.copies:
+            store = copy.goes.destination.store
+            if not store:
+                continue
+            own = mailbox_envelope(item.envelope, copy)
+            if near is not None and near.takes(store):
+                copies.append(NearCopy(own, item.inline, traceparent))
+            else:
+                entries.append(mailbox_entry(self._deps.topics, own, item.inline, traceparent))
+        return entries, copies
+
     def _entries(
         self,
         item: Item,
@@ -239,10 +286,9 @@ class Router:
         message: bytes,
         traceparent: bytes,
     ) -> list[Entry]:
-        """`message` is needed only where there are problems to notify of."""
+        """For sites and notifications. `message` is needed only where there are problems to notify of."""
         envelope, inline, topics = item.envelope, item.inline, self._deps.topics
-        to_stores = [copy for copy in expansion.copies if copy.goes.destination.store]
-        entries = mailbox_entries(topics, envelope, inline, traceparent, to_stores)
+        entries: list[Entry] = []
         if sites:
             entries += relay_entries(topics, envelope, inline, traceparent, sites)
         if expansion.problems:
@@ -315,6 +361,8 @@ class Router:
                     facts={"status": problem.goes.enhanced, "reason": problem.goes.text},
                 )
             )
+        for stored in routed.stored:
+            self._teller.stored(stored.envelope, stored.traceparent, stored.store)
         if expansion.dropped:
             metrics.ROUTED.add("discarded", by=expansion.dropped)
             self._deps.events.emit(

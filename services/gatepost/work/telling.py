@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import structlog
+from opentelemetry.trace import SpanKind
 
 from gatepost.core import event_kinds
 from gatepost.core.aftermath import Aftermath, Told
 from gatepost.core.envelope import Envelope
 from gatepost.core.ports.events import Event, Events
+from gatepost.core.ports.store import StoreOutcome
+from gatepost.core.ports.transport import RemoteReply
 from gatepost.telemetry import metrics
-from gatepost.telemetry.tracing import TraceContext, Tracer
+from gatepost.telemetry.tracing import TraceContext, Tracer, parse_traceparent
+
+_STORED = RemoteReply(250, "2.0.0", "stored")
 
 _log = structlog.get_logger()
 
@@ -36,6 +41,17 @@ class Teller:
             seconds=round(seconds, 3),
         )
         self._emit(kind, envelope, told, trace, {"where": where, "reply": told.reply.text})
+
+    def stored(self, envelope: Envelope, traceparent: bytes | None, store: str) -> None:
+        """A copy is in its mailbox."""
+        trace = parse_traceparent(traceparent)
+        if trace is not None and trace.sampled:
+            span = self._tracer.start("gatepost.mailbox store", trace, kind=SpanKind.CONSUMER)
+            span.set("messaging.message.id", envelope.id)
+            span.set("gatepost.store", store)
+            span.end()
+        metrics.DELIVERIES.add(store, StoreOutcome.STORED.value)
+        self.done(event_kinds.STORED, envelope, Told(envelope.recipients[0], _STORED), trace, store)
 
     def troubles(self, envelope: Envelope, after: Aftermath, trace: TraceContext | None) -> None:
         """Recipients that were deferred or that failed."""
