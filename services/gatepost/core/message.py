@@ -1,4 +1,4 @@
-"""The message as bytes: where its header ends, which fields it has, and lines that we add in front.
+"""What routing and other steps want to know of a message's header, and dates as headers have them.
 
 A message is kept as it was received; nothing here re-writes one. Sources: RFC 5322 2.1 (header, empty line,
 body), 2.2 (fields, folding), RFC 5321 4.4 (trace).
@@ -7,20 +7,12 @@ body), 2.2 (fields, folding), RFC 5321 4.4 (trace).
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Iterator
 
 import msgspec
 
-_FIELD_NAME = re.compile(rb"([\x21-\x39\x3b-\x7e]+)[ \t]*:")
-
-
-def header_end(message: bytes) -> int:
-    """Return the offset of the empty line's CRLF, or the length where there is no empty line."""
-    if message.startswith(b"\r\n"):
-        return 0
-    end = message.find(b"\r\n\r\n")
-    return len(message) if end < 0 else end + 2
+from gatepost.core.headers import header_end as header_end
+from gatepost.core.headers import read_header
 
 
 def fields(message: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -28,18 +20,8 @@ def fields(message: bytes) -> Iterator[tuple[bytes, bytes]]:
 
     A line that is no field and continues none is passed over: broken mail is read as far as it goes.
     """
-    name: bytes | None = None
-    value = b""
-    for line in message[: header_end(message)].split(b"\r\n"):
-        if line[:1] in (b" ", b"\t"):
-            value += b"\r\n" + line
-            continue
-        if name is not None:
-            yield name, value
-        found = _FIELD_NAME.match(line)
-        name, value = (found.group(1).lower(), line[found.end() :]) if found else (None, b"")
-    if name is not None:
-        yield name, value
+    for field in read_header(message):
+        yield field.name, field.value
 
 
 class HeaderFacts(msgspec.Struct, frozen=True):
