@@ -23,9 +23,10 @@ from gatepost.core.ports.transport import (
     TransportRecipient,
 )
 
-# Ids that were finished lately: a record that comes again within the process is not sent twice. A window of the
-# log is some thousand records, and an id takes about 100 bytes.
-REMEMBERED: Final = 20_000
+# Ids that were finished lately: a record that comes again within the process is not sent twice, and neither is the
+# copy of a client's retry under the id of its first try (docs/adr/0006). A window of the log is some thousand
+# records; a retry comes after 5 to 30 minutes, in which a busy store takes this many. About 10 MB.
+REMEMBERED: Final = 100_000
 
 _STORED: Final = StoreResult(StoreOutcome.STORED)
 _STOPPING: Final = StoreResult(StoreOutcome.DEFERRED, 421, "4.3.2", "The mailbox store is not running")
