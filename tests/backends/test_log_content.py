@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
+from gatepost.backends import content_stream
 from gatepost.backends.body import BodyWriter, MemoryBody, SpooledBody
 from gatepost.backends.content_log import ContentLog
 from gatepost.backends.log_memory import MemoryLog
+from gatepost.backends.log_sqlite import SqliteLog
 from gatepost.core.envelope import PIECE_SIZE
 from gatepost.core.ports.content import Body, ContentDamaged
-from gatepost.core.ports.log import Cleanup, LogGap, LogUnavailable, LogUnknown, TopicSpec
+from gatepost.core.ports.log import Cleanup, Entry, LogGap, LogUnavailable, Position, TopicSpec
+from gatepost.telemetry import metrics
 
 TOPIC = TopicSpec("content", Cleanup.EXPIRE, 3, 1000)
 
@@ -118,16 +122,196 @@ async def test_a_body_that_is_not_what_was_promised_is_refused(log: MemoryLog, t
 async def test_the_limit_is_for_the_whole_body(log: MemoryLog) -> None:
     content = ContentLog(log, TOPIC.name)
     log.hold()
-    with pytest.raises(LogUnknown):
+    with pytest.raises(LogUnavailable):
         await content.write("ID", MemoryBody(b"text"), 0.05)
+
+
+def nothing() -> None:
+    return None
+
+
+async def turns(log: MemoryLog) -> None:
+    """Let every piece that may go to the log go there."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_pieces_take_turns_in_a_bounded_window(log: MemoryLog) -> None:
+    """One body has few pieces on their way, all together at most PIECES_AT_ONCE; the turns go round."""
+    content = ContentLog(log, TOPIC.name)
+    log.hold()
+    first, second, third, fourth = streams = [content.open(f"ID{n}", 30, nothing) for n in range(4)]
+    for _ in range(5):
+        first.append(b"1")
+    await turns(log)
+    assert len(log._held) == content_stream.OF_ONE_BODY
+    assert first.behind
+    for stream in (second, third, fourth):
+        for _ in range(5):
+            stream.append(b"x")
+    await turns(log)
+    assert len(log._held) == content_stream.PIECES_AT_ONCE
+    assert {held.entry.key for held in log._held} == {b"ID0", b"ID1", b"ID2"}
+    assert metrics.CONTENT_UNCONFIRMED.current() == {(): content_stream.PIECES_AT_ONCE}
+    log.release()
+    refs = [await stream.finish(5, "") for stream in streams]
+    assert [len(ref.offsets) for ref in refs] == [5] * 4
+    for number, ref in enumerate(refs):
+        records = await log.read(TOPIC.name, ref.partition, ref.offsets, 5)
+        assert [record.header("piece") for record in records] == [b"ID%d/%d" % (number, n) for n in range(5)]
+    await turns(log)
+    assert metrics.CONTENT_UNCONFIRMED.current() == {(): 0}
+
+
+async def test_room_is_told_once_the_last_piece_has_its_turn(log: MemoryLog) -> None:
+    content = ContentLog(log, TOPIC.name)
+    told: list[str] = []
+    log.hold()
+    stream = content.open("ID", 30, lambda: told.append("room"))
+    for _ in range(content_stream.OF_ONE_BODY):
+        stream.append(b"x")
+    assert not stream.behind
+    stream.append(b"x")
+    stream.append(b"x")
+    await turns(log)
+    assert stream.behind
+    assert told == []
+    log.release()
+    ref = await stream.finish(5, "")
+    assert told == ["room"]
+    assert len(ref.offsets) == 5
+
+
+async def test_a_log_that_stands_still_refuses_all_who_wait(log: MemoryLog) -> None:
+    """Their own limits have not begun; one piece that ran into its limit speaks for the log."""
+    content = ContentLog(log, TOPIC.name)
+    log.hold()
+    under_way = [content.open(f"ID{n}", 0.05, nothing) for n in range(content_stream.PIECES_AT_ONCE)]
+    told: list[str] = []
+    waiting = content.open("LATE", 1000, lambda: told.append("room"))
+    for stream in (*under_way, waiting):
+        stream.append(b"x")
+    assert [stream.behind for stream in (*under_way, waiting)] == [False] * len(under_way) + [True]
+    for stream in (*under_way, waiting):
+        async with asyncio.timeout(20):
+            with pytest.raises(LogUnavailable):
+                await stream.finish(1, "")
+    await turns(log)
+    assert told == ["room"]
+    log.release()
+
+
+async def test_one_piece_that_fails_while_others_succeed_stops_only_its_body(log: MemoryLog) -> None:
+    """As with one partition that has lost its leader: bodies for the others go on."""
+    content = ContentLog(log, TOPIC.name)
+    real = log.append
+
+    async def append(entry: Entry, limit: float) -> Position:
+        if entry.key == b"LOST":
+            await asyncio.sleep(limit)
+            raise LogUnavailable("the partition has no leader")
+        await asyncio.sleep(0.01)
+        return await real(entry, limit)
+
+    log.append = append  # type: ignore[method-assign]
+    lost = content.open("LOST", 0.3, nothing)
+    good = [content.open(f"ID{n}", 30, nothing) for n in range(20)]
+    for stream in (lost, *good):
+        for _ in range(10):
+            stream.append(b"x")
+    with pytest.raises(LogUnavailable):
+        await lost.finish(10, "")
+    assert lost.failed
+    assert [len((await stream.finish(10, "")).offsets) for stream in good] == [10] * 20
+
+
+async def test_a_piece_is_tried_again_within_its_limit(log: MemoryLog) -> None:
+    content = ContentLog(log, TOPIC.name)
+    log.go_away()
+    asyncio.get_running_loop().call_later(0.05, log.come_back)
+    ref = await content.write("ID", MemoryBody(b"text"), 20)
+    assert (await content.read(ref, 5)).whole() == b"text"
+
+
+async def test_given_up_bodies_hold_their_places_until_the_log_lets_go(log: MemoryLog) -> None:
+    """Else clients that come and go in an outage would fill the memory behind the log."""
+    content = ContentLog(log, TOPIC.name)
+    log.hold()
+    for number in range(30):
+        stream = content.open(f"ID{number}", 30, nothing)
+        stream.append(b"x")
+        await turns(log)
+        stream.abandon()
+    assert len(log._held) == content_stream.PIECES_AT_ONCE
+    log.release()
+    ref = await content.write("ID", MemoryBody(b"text"), 5)
+    assert (await content.read(ref, 5)).whole() == b"text"
 
 
 async def test_a_body_that_finds_no_turn_is_refused_within_its_limit(log: MemoryLog) -> None:
     content = ContentLog(log, TOPIC.name)
     log.hold()
     others = [asyncio.create_task(content.write("ID", MemoryBody(b"text"), 30)) for _ in range(8)]
-    await asyncio.sleep(0)  # they begin, in order
+    await turns(log)  # they begin, in order
     with pytest.raises(LogUnavailable):
         await content.write("ID", MemoryBody(b"text"), 0.05)
     log.release()
     assert len({(ref.partition, ref.offsets) for ref in await asyncio.gather(*others)}) == 8
+
+
+async def test_a_topic_that_gets_more_partitions_meanwhile(log: MemoryLog) -> None:
+    """The first piece's partition is for all: a reference names one."""
+    content = ContentLog(log, TOPIC.name)
+    stream = content.open("ID", 5, nothing)
+    stream.append(b"x")
+    await turns(log)
+    await log.ensure_topics([TOPIC])
+    topic = log.storage.topics[TOPIC.name]
+    topic.spec = type(TOPIC)(TOPIC.name, TOPIC.cleanup, 7, TOPIC.retention_ms)
+    topic.partitions += [type(topic.partitions[0])() for _ in range(4)]
+    stream.append(b"y")
+    ref = await stream.finish(2, "")
+    assert len(await log.read(TOPIC.name, ref.partition, ref.offsets, 5)) == 2
+
+
+async def test_the_embedded_log_does_not_keep_what_it_has_written(tmp_path: Path) -> None:
+    """Its watch over limits once kept every append for its whole limit, and with it seconds of large bodies."""
+    gone = 0
+
+    class Piece(bytes):
+        def __del__(self) -> None:
+            nonlocal gone
+            gone += 1
+
+    log = SqliteLog(tmp_path / "log.sqlite3")
+    await log.start()
+    try:
+        await log.ensure_topics([TOPIC])
+        for _ in range(10):
+            await log.append(Entry(TOPIC.name, Piece(PIECE_SIZE)), 60)
+        gc.collect()
+        assert gone >= 9, "the writer's thread may still look at the last one"
+    finally:
+        await log.close()
+
+
+async def test_many_streams_at_once_on_the_embedded_log(tmp_path: Path) -> None:
+    """Small appends get through beside them: the writer's thread takes both together."""
+    log = SqliteLog(tmp_path / "log.sqlite3")
+    await log.start()
+    try:
+        await log.ensure_topics([TOPIC, TopicSpec("small", Cleanup.EXPIRE, 1, 1000)])
+        content = ContentLog(log, TOPIC.name, folder=tmp_path)
+        bodies = [os.urandom(2 * PIECE_SIZE + number) for number in range(12)]
+        writing = [asyncio.create_task(content.write(f"ID{n}", MemoryBody(b), 60)) for n, b in enumerate(bodies)]
+        small = 0
+        while not all(task.done() for task in writing):
+            await log.append(Entry("small", b"x"), 20)
+            small += 1
+        assert small > 1
+        for task, data in zip(writing, bodies, strict=True):
+            body = await content.read(task.result(), 20)
+            assert body.whole() == data
+            body.close()
+    finally:
+        await log.close()

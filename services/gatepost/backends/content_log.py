@@ -3,65 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from gatepost.backends.body import BodyWriter, MemoryBody, SpooledBody
+from gatepost.backends.content_stream import PieceStream, Window
 from gatepost.core.envelope import PIECE_SIZE, ContentRef
 from gatepost.core.ports.content import Body, ContentDamaged
-from gatepost.core.ports.log import Entry, Log, LogUnavailable, Position
+from gatepost.core.ports.log import Log, LogUnavailable
 
-# Pieces that one process writes or reads at the same time. A piece is copied a few times on its way (batch,
-# request, socket), so this bounds memory: a hundred large bodies at once take their turns.
-_PIECES_AT_ONCE: Final = 8
-# Pieces of one body that are read by one call.
+# Reads of pieces that one process does at the same time, and pieces in each: with their copies at most some 60 MB.
+_READS_AT_ONCE: Final = 8
 _READ_AT_ONCE: Final = 4
-
-_PIECE_HEADER: Final = "piece"
 
 
 class ContentLog:
-    """Implements the content port over a Log and one topic for what it writes; it reads from any topic.
-
-    Pieces of a body whose write failed midway are never referred to and go with the topic's retention.
-    """
+    """Implements the content port over a Log and one topic for what it writes; it reads from any topic."""
 
     def __init__(self, log: Log, topic: str, *, spool_above: int = 1024 * 1024, folder: Path | None = None) -> None:
         """Bodies above `spool_above` bytes are read into an unlinked file in `folder`."""
         self._log = log
-        self._topic = topic
         self._new_body: Callable[[], BodyWriter] = lambda: BodyWriter(spool_above, folder)
-        self._room = asyncio.Semaphore(_PIECES_AT_ONCE)
+        self._room = asyncio.Semaphore(_READS_AT_ONCE)
+        self._window = Window(log, topic)
+
+    def open(self, message_id: str, limit: float, on_room: Callable[[], None]) -> PieceStream:
+        return PieceStream(self._window, message_id, limit, on_room)
 
     async def write(self, message_id: str, body: Body, limit: float) -> ContentRef:
-        """Write a body; `limit` is for all of it, in seconds."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + limit
-        partition: int | None = None
-        offsets: list[int] = []
-        number = 0
-        async for piece in _pieces(body):
-            async with _turn(self._room, deadline):
-                entry = Entry(
-                    topic=self._topic,
-                    value=piece,
-                    # The key is for people who look at the topic; the first piece's partition is for all.
-                    key=message_id.encode() if partition is None else None,
-                    headers=((_PIECE_HEADER, b"%s/%d" % (message_id.encode(), number)),),
-                    partition=partition,
-                )
-                position: Position = await self._log.append(entry, max(deadline - loop.time(), 0.001))
-            partition = position.partition
-            offsets.append(position.offset)
-            number += 1
-        return ContentRef(
-            topic=self._topic,
-            partition=partition or 0,
-            offsets=tuple(offsets),
-            size=body.size,
-            sha256=body.sha256,
-        )
+        room = asyncio.Event()
+        stream = self.open(message_id, limit, room.set)
+        try:
+            async with asyncio.timeout(limit):
+                async for piece in body.pieces(PIECE_SIZE):
+                    room.clear()
+                    stream.append(piece)
+                    if stream.behind:
+                        await room.wait()
+                return await stream.finish(body.size, body.sha256)
+        except TimeoutError:
+            raise LogUnavailable("the body could not be written within its limit") from None
+        finally:
+            stream.abandon()
 
     async def read(self, ref: ContentRef, limit: float) -> MemoryBody | SpooledBody:
         """Read a body; `limit` is for all of it, in seconds."""
@@ -89,12 +73,6 @@ def _checked(written: BodyWriter, ref: ContentRef) -> MemoryBody | SpooledBody:
         f"the body in {ref.topic}/{ref.partition} at {ref.offsets[:1]} has {body.size} bytes and SHA-256 "
         f"{body.sha256}; {ref.size} bytes and {ref.sha256} were promised"
     )
-
-
-async def _pieces(body: Body) -> AsyncIterator[bytes]:
-    """Give a body's pieces; an empty body has none, and so its reference has no offsets."""
-    async for piece in body.pieces(PIECE_SIZE):
-        yield piece
 
 
 class _turn:  # noqa: N801 - reads as a verb where it is used

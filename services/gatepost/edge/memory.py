@@ -10,9 +10,14 @@ class Memory:
     """`cap` bytes shared by all sessions. First come, first served: a small body never overtakes a large one."""
 
     def __init__(self, cap: int) -> None:
-        self._cap = cap
+        self.cap = cap
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self.reserved = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for room."""
+        return len(self._waiting)
 
     def try_reserve(self, size: int) -> bool:
         """Reserve now if there is room and nobody waits; what is larger than the cap counts as the cap."""
@@ -32,6 +37,9 @@ class Memory:
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
                 self.release(size)  # the room came together with the cancellation
+            elif (size, waiter) in self._waiting:
+                self._waiting.remove((size, waiter))
+                self.release(0)  # those behind it may fit
             raise
 
     def release(self, size: int) -> None:
@@ -50,4 +58,4 @@ class Memory:
 
     def _fits(self, size: int) -> bool:
         """Alone, even a size above the cap fits: otherwise it would wait for ever."""
-        return self.reserved + size <= self._cap or self.reserved == 0
+        return self.reserved + size <= self.cap or self.reserved == 0

@@ -83,13 +83,15 @@ class SqliteLog:
         if self._writer is not None:
             return
         loop = asyncio.get_running_loop()
-        self._lock = Lock(self._path)
+        lock = Lock(self._path)
         try:
             connection, contents, commits = await loop.run_in_executor(None, self._open)
             self._reader = Reader(self._path)
         except BaseException:
-            self._lock.release()
+            # Not kept: close() would release it again, and hide why the start failed.
+            lock.release()
             raise
+        self._lock = lock
         self._instance = contents.instance
         self._topics = contents.topics
         self._streams = {}
@@ -240,6 +242,13 @@ class SqliteLog:
     async def committed(self, topic: str, group: str) -> dict[int, int]:
         self._open_writer()
         return {p: commit.position for p, commit in self._commits.get((topic, group), {}).items()}
+
+    async def commits(self, topic: str, group: str) -> Mapping[int, Commit]:
+        return await self.load_commits(topic, group)
+
+    async def ends(self, topic: str) -> Mapping[int, range]:
+        self._open_writer()
+        return {stream.partition: range(stream.start, stream.end) for stream in self._streams_of(topic)}
 
     def consumer(self, topic: str, group: str, *, window: int) -> LocalConsumer:
         def current() -> Group | None:

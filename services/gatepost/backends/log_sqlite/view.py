@@ -1,12 +1,13 @@
 """A look into the embedded log from another process than the one that owns it: reading only, as of now.
 
-For commands such as `gatepost trace` while the gateway runs. In WAL mode a reader hinders nobody.
+For commands such as `gatepost trace` and `gatepost queue` while the gateway runs. In WAL mode a reader hinders
+nobody.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from gatepost.backends.log_local.follower import LocalFollower
 from gatepost.backends.log_sqlite.file import Contents, connect, damaged, read_contents
 from gatepost.backends.log_sqlite.reader import Reader
 from gatepost.backends.log_sqlite.stream import Stream
+from gatepost.core.completion import Commit
 from gatepost.core.ports.log import LogMisconfigured, LogUnavailable, Record, TopicSpec
 
 READ_SECONDS: Final = 30.0
@@ -25,15 +27,17 @@ class SqliteLogView:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._reader: Reader | None = None
+        self._instance = ""
         self._topics: dict[str, TopicSpec] = {}
         self._streams: dict[tuple[str, int], Stream] = {}
+        self._commits: dict[tuple[str, str], dict[int, Commit]] = {}
 
     async def start(self) -> None:
         """Open the file. Raises LogUnavailable when there is none, or it is damaged."""
         if not self._path.exists():
             raise LogUnavailable(f"there is no log at {self._path}")
         contents = self._contents()
-        self._topics = contents.topics
+        self._topics, self._instance = contents.topics, contents.instance
         self._streams = {(stream.topic, stream.partition): stream for stream in contents.streams}
         self._reader = Reader(self._path)
 
@@ -41,6 +45,10 @@ class SqliteLogView:
         try:
             connection = connect(self._path, read_only=True)
             try:
+                self._commits = {}
+                rows = connection.execute("SELECT topic, grp, partition, position, metadata FROM commits")
+                for topic, group, partition, position, metadata in rows:
+                    self._commits.setdefault((topic, group), {})[partition] = Commit(position, metadata)
                 return read_contents(connection)
             finally:
                 connection.close()
@@ -54,6 +62,20 @@ class SqliteLogView:
 
     def follower(self, topic: str, *, since_ms: int | None = None) -> LocalFollower:
         return LocalFollower(self, topic, since_ms)
+
+    async def instance_id(self) -> str:
+        return self._instance
+
+    async def commits(self, topic: str, group: str) -> Mapping[int, Commit]:
+        return self._commits.get((topic, group), {})
+
+    async def ends(self, topic: str) -> Mapping[int, range]:
+        self.topic(topic)
+        return {p: range(one.start, one.end) for (name, p), one in self._streams.items() if name == topic}
+
+    async def read(self, topic: str, partition: int, offsets: Sequence[int], limit: float) -> Sequence[Record]:
+        self.topic(topic)
+        return await self._open().exactly(self._streams[topic, partition], offsets, limit)
 
     # -- storage for the follower (log_local/storage.py)
 

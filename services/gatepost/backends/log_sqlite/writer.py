@@ -19,7 +19,7 @@ import msgspec
 from gatepost.backends.log_sqlite.stream import Stream
 from gatepost.backends.pending import Pending
 from gatepost.core.completion import Commit
-from gatepost.core.ports.log import Entry, LogUnavailable
+from gatepost.core.ports.log import Entry, LogError, LogUnavailable, Position
 
 T = TypeVar("T")
 
@@ -37,6 +37,10 @@ _INSERTS: Final = {
 # mail. An append that is alone never waits.
 _LINGER_S: Final = 0.003
 
+# In place of an entry that has come to its end: who watches the limit keeps the append until the limit passes, and
+# would keep seconds of large bodies with it.
+_SETTLED: Final = Entry("", None)
+
 encode_headers = msgspec.msgpack.Encoder().encode
 
 
@@ -53,6 +57,14 @@ class Append(Pending):
         self.stream = stream
         self.entry = entry
         self.offset = -1
+
+    def resolve(self, position: Position) -> None:
+        super().resolve(position)
+        self.entry = _SETTLED
+
+    def fail(self, error: LogError) -> None:
+        super().fail(error)
+        self.entry = _SETTLED
 
     def expire(self) -> None:
         """Past its limit an append that the writer has not begun is dropped: then nothing was written."""
