@@ -22,6 +22,7 @@ from gatepost.core.records import Item, read_item, work_entry
 from gatepost.core.tables import Tables
 from gatepost.core.topics import Topics
 from gatepost.telemetry.tracing import Tracer
+from gatepost.work.quarantine import Quarantine
 
 MANIFESTS = """
 apiVersion: gatepost.dev/v1alpha1
@@ -93,6 +94,8 @@ class World:
         self.log = MemoryLog()
         self.topics = Topics("t.")
         self.content = ContentLog(self.log, self.topics.content_transit)
+        self.kept = ContentLog(self.log, self.topics.content_kept)
+        self.quarantine = Quarantine(self.topics, self.content, self.kept)
         self.users = Users()
         self.told = Told()
         self.tracer = Tracer("test")

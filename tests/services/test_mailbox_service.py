@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,11 +37,12 @@ class Store:
         return results
 
 
-def service(world: Any, store: Store) -> MailboxService:
+def service(world: Any, store: Any, *, together: bool = True) -> MailboxService:
     made = MailboxService(
         MailboxDependencies(
             log=world.log,
             content=world.content,
+            quarantine=world.quarantine,
             store=store,
             store_name="local",
             events=world.told,
@@ -48,6 +50,7 @@ def service(world: Any, store: Store) -> MailboxService:
             topics=world.topics,
             hostname="mx.a.example",
             now_ms=world.now_ms,
+            together=together,
         )
     )
     made.on_configuration(world.tables)
@@ -121,3 +124,31 @@ async def test_refused_makes_a_dsn(world: Any, running: Any) -> None:
     assert dsn.envelope.recipients[0].address == "sender@elsewhere.example"
     assert b"Diagnostic-Code: smtp; 550 5.1.1 no mailbox" in dsn.inline
     assert list(store.stored) == ["bob@a.example"]
+
+
+async def test_where_each_has_its_own_answer_none_waits_for_another(world: Any, running: Any) -> None:
+    """A kill then repeats only deliveries without an answer: the finished one is committed while the other hangs."""
+
+    class Hanging(Store):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = asyncio.Event()
+
+        async def deliver(self, deliveries: Sequence[Delivery]) -> Sequence[StoreResult]:
+            if any(one.mailbox == "bob@a.example" for one in deliveries):
+                await self.gate.wait()
+            return await super().deliver(deliveries)
+
+    store = Hanging()
+    topic, group = world.topics.mailbox("local"), world.topics.group("mailbox.local")
+    for name in ("ann", "bob", "carol"):
+        # One partition, so that they come in one fetch.
+        await world.put(topic, copy(world, name), key=b"same")
+    async with running(service(world, store, together=False)):
+        async with asyncio.timeout(10):
+            while sorted(store.stored) != ["ann@a.example", "carol@a.example"]:
+                await asyncio.sleep(0.01)
+        await world.finished(topic, group, 1)
+        assert sum((await world.log.committed(topic, group)).values()) == 1, "bob's is the lowest unfinished"
+        store.gate.set()
+        await world.finished(topic, group, 3)

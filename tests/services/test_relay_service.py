@@ -63,6 +63,7 @@ def relay(world: Any, transport: Transport, resolver: Any = None, concurrent: in
         RelayDependencies(
             log=world.log,
             content=world.content,
+            quarantine=world.quarantine,
             resolver=resolver or table(DNS),
             transport=transport,
             events=world.told,
@@ -227,7 +228,7 @@ async def test_a_deferred_copy_returns_when_it_is_due(world: Any, running: Any) 
     await world.put(world.topics.retry("1m"), msgspec.structs.replace(envelope, deferral=deferral), key=b"k")
     (record,) = await world.all(world.topics.retry("1m"))
     world.now = record.timestamp_ms + 59_000
-    async with running(RetryReader(world.log, world.topics, world.now_ms)):
+    async with running(RetryReader(world.log, world.topics, world.quarantine, world.now_ms)):
         (returned,) = await world.some(world.topics.relay, 1)
     assert returned.envelope.recipients == envelope.recipients
     after = await world.all(world.topics.relay)
@@ -239,7 +240,7 @@ async def test_stopping_leaves_what_is_not_due(world: Any, running: Any) -> None
     envelope = msgspec.structs.replace(copy(world, "x@b.example"), deferral=deferral)
     await world.put(world.topics.retry("4h"), envelope)
     world.now = 0
-    async with running(RetryReader(world.log, world.topics, world.now_ms)):
+    async with running(RetryReader(world.log, world.topics, world.quarantine, world.now_ms)):
         await asyncio.sleep(0)
     assert await world.items(world.topics.relay) == []
     assert sum((await world.log.committed(world.topics.retry("4h"), world.topics.group("retry.4h"))).values()) == 0

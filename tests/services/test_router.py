@@ -31,6 +31,7 @@ def router(world: Any, **records: Any) -> Router:
         RouterDependencies(
             log=world.log,
             content=world.content,
+            quarantine=world.quarantine,
             directories={"users": world.users},
             resolver=table(records.get("dns", {})),
             events=world.told,

@@ -55,6 +55,7 @@ def router(world: Any, near: NearStores) -> Router:
         RouterDependencies(
             log=world.log,
             content=world.content,
+            quarantine=world.quarantine,
             directories={"users": world.users},
             resolver=TableResolver(),
             events=world.told,

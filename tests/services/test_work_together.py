@@ -107,6 +107,7 @@ def router(world: Any, **other: Any) -> Router:
     fields: dict[str, Any] = {
         "log": world.log,
         "content": world.content,
+        "quarantine": world.quarantine,
         "directories": {"users": world.users},
         "resolver": TableResolver(),
         "events": world.told,
@@ -178,7 +179,10 @@ async def test_a_fault_in_a_batch_harms_only_its_own_record(world: Any, running:
     values = [b"1", b"2", b"bad", b"3", b"4"]
     for value in values:
         await world.log.append(Entry(world.topics.relay, value, partition=0), WAIT_S)
-    async with running(WorkLoop(world.log, world.topics.relay, "g", handle, batch=10)), asyncio.timeout(WAIT_S):
+    async with (
+        running(WorkLoop(world.log, world.topics.relay, "g", handle, world.quarantine, batch=10)),
+        asyncio.timeout(WAIT_S),
+    ):
         while len(seen) < 4:
             await asyncio.sleep(0.01)
     assert sorted(seen) == [b"1", b"2", b"3", b"4"]

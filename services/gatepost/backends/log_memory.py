@@ -178,6 +178,13 @@ class MemoryLog:
         commits = self.storage.commits.get((topic, group), {})
         return {partition: commit.position for partition, commit in commits.items()}
 
+    async def commits(self, topic: str, group: str) -> Mapping[int, Commit]:
+        return await self.load_commits(topic, group)
+
+    async def ends(self, topic: str) -> Mapping[int, range]:
+        self._check()
+        return {p: range(there.start, there.end) for p, there in enumerate(self._topic(topic).partitions)}
+
     def consumer(self, topic: str, group: str, *, window: int) -> LocalConsumer:
         def current() -> Group | None:
             found = self._groups.get((topic, group))

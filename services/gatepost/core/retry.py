@@ -47,6 +47,14 @@ def next_attempt(plan: RetryPlan, envelope: Envelope, now_ms: int) -> TryAgain |
     return TryAgain(tier)
 
 
+def time_left(appended_ms: int, now_ms: int, wait_s: int) -> float:
+    """Seconds until a record of a tier that waits `wait_s` is due: at most that, also when the clock was set back.
+
+    A clock that was set forward makes it due early, which costs an attempt.
+    """
+    return min(max(0.0, (appended_ms - now_ms) / 1000 + wait_s), float(wait_s))
+
+
 def deferred(
     envelope: Envelope,
     recipients: Iterable[Recipient],

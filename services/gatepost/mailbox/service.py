@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from gatepost.core.aftermath import Attempt, Scene, aftermath
+from gatepost.core.dsn_wishes import wants_success
 from gatepost.core.envelope import EnvelopeError
 from gatepost.core.memory_body import MemoryBody
 from gatepost.core.ports.content import Body, Content
@@ -28,7 +29,7 @@ from gatepost.telemetry import metrics
 from gatepost.telemetry.tracing import Tracer, parse_traceparent
 from gatepost.work.bodies import body_of, start_of
 from gatepost.work.loop import WorkLoop
-from gatepost.work.quarantine import quarantine_entry
+from gatepost.work.quarantine import Quarantine
 from gatepost.work.telling import Teller
 
 BATCH: Final = 200  # deliveries that share one sync
@@ -36,10 +37,15 @@ LARGE_AT_ONCE: Final = 4  # bodies out of the content topic in memory at the sam
 
 
 class MailboxDependencies(msgspec.Struct, frozen=True):
-    """All that the mailbox service touches; `store_name` is the store that this process serves."""
+    """All that the mailbox service touches; `store_name` is the store that this process serves.
+
+    `together`: deliveries of a batch share the store's sync. Where each has an answer of its own (LMTP) each is
+    concluded when that comes, so that a crash repeats only what had none.
+    """
 
     log: Log
     content: Content
+    quarantine: Quarantine
     store: Store
     store_name: str
     events: Events
@@ -47,6 +53,7 @@ class MailboxDependencies(msgspec.Struct, frozen=True):
     topics: Topics
     hostname: str
     now_ms: Callable[[], int]
+    together: bool = True
 
 
 class MailboxService:
@@ -62,7 +69,8 @@ class MailboxService:
             deps.topics.mailbox(deps.store_name),
             deps.topics.group(f"mailbox.{deps.store_name}"),
             self._batch,
-            batch=BATCH,
+            deps.quarantine,
+            batch=BATCH if deps.together else 1,
         )
 
     def on_configuration(self, tables: Tables) -> None:
@@ -71,8 +79,12 @@ class MailboxService:
     def stop(self) -> None:
         self._loop.stop()
 
+    def gap(self) -> str | None:
+        """A readiness check: what is wrong where a record that was to be read is gone."""
+        return self._loop.gap
+
     async def run(self) -> None:
-        """Work until stop(). Raises LogGap."""
+        """Work until stop()."""
         await self._loop.run()
 
     async def _batch(self, consumer: Consumer, records: Sequence[Record]) -> None:
@@ -83,7 +95,7 @@ class MailboxService:
             try:
                 item = read_item(record)
             except EnvelopeError as error:
-                await self._quarantine(consumer, record, str(error))
+                await self._loop.set_aside(consumer, record, str(error))
                 continue
             (small if item.envelope.content is None else large).append((record, item))
         async with asyncio.TaskGroup() as tasks:
@@ -100,12 +112,13 @@ class MailboxService:
 
     async def _store_large(self, consumer: Consumer, record: Record, item: Item) -> None:
         async with self._large:
-            body = await body_of(self._loop, self._deps.content, self._deps.topics, consumer, record, item)
+            body = await body_of(self._loop, self._deps.content, consumer, record, item)
             if body is None:
                 return
             try:
                 (result,) = await self._deps.store.deliver([_delivery(item, body)])
-                header = b"" if result.outcome is StoreOutcome.STORED else await start_of(body)
+                silent = result.outcome is StoreOutcome.STORED and not _is_told(item)
+                header = b"" if silent else await start_of(body)
                 await self._conclude(consumer, record, item, result, header)
             finally:
                 body.close()
@@ -113,27 +126,34 @@ class MailboxService:
     async def _conclude(
         self, consumer: Consumer, record: Record, item: Item, result: StoreResult, header: bytes
     ) -> None:
-        if result.outcome is StoreOutcome.STORED:
+        stored = result.outcome is StoreOutcome.STORED
+        if stored and not _is_told(item):
             consumer.finish(record)
             self._teller.stored(item.envelope, item.traceparent, self._deps.store_name)
             return
-        metrics.DELIVERIES.add(self._deps.store_name, result.outcome.value)
+        if not stored:
+            metrics.DELIVERIES.add(self._deps.store_name, result.outcome.value)
         deps = self._deps
-        scene = Scene(deps.topics, deps.hostname, self._loop.topic, deps.now_ms())
+        scene = Scene(deps.topics, deps.hostname, self._loop.topic, deps.now_ms(), delivers=True)
         attempt = Attempt(item.envelope.recipients[0], _reply(result))
         plan = plan_for(self._tables, item.envelope.reverse_path)
         after = aftermath(item, [attempt], plan, header, scene, item.traceparent, record.key)
         if await self._loop.persist(consumer, record, after.entries):
+            if stored:
+                self._teller.stored(item.envelope, item.traceparent, self._deps.store_name)
             self._teller.troubles(item.envelope, after, parse_traceparent(item.traceparent))
 
-    async def _quarantine(self, consumer: Consumer, record: Record, reason: str) -> None:
-        entry = quarantine_entry(self._deps.topics, record, reason)
-        await self._loop.persist(consumer, record, [entry])
+
+def _is_told(item: Item) -> bool:
+    """Whether the sender asked to be told of the delivery."""
+    return wants_success(item.envelope, item.envelope.recipients[0])
 
 
 def _reply(result: StoreResult) -> RemoteReply:
     """The store's answer in SMTP's terms, with a code that fits the outcome."""
     code = result.code
+    if result.outcome is StoreOutcome.STORED:
+        return RemoteReply(250, "2.0.0", result.text)
     if result.outcome is StoreOutcome.DEFERRED and not 400 <= code < 500:
         code = 451
     if result.outcome is StoreOutcome.REFUSED and code < 500:

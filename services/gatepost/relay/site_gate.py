@@ -30,7 +30,8 @@ class Site:
 
     def broken(self, now_ms: int) -> RemoteReply | None:
         """The reply to give in place of an attempt while the breaker is open, else None."""
-        return self.last_reply if now_ms < self.closed_until_ms else None
+        # More than BREAK_MS cannot be left: then the clock was set back, and the site is not to wait for that.
+        return self.last_reply if 0 < self.closed_until_ms - now_ms <= BREAK_MS else None
 
     def reached(self) -> None:
         self.failures = 0

@@ -8,17 +8,11 @@ from gatepost.core.memory_body import MemoryBody
 from gatepost.core.ports.content import Body, Content, ContentDamaged
 from gatepost.core.ports.log import Consumer, LogGap, Record
 from gatepost.core.records import Item
-from gatepost.core.topics import Topics
 from gatepost.work.loop import WorkLoop
-from gatepost.work.quarantine import quarantine_entry
+from gatepost.work.quarantine import lost_reason
 
 CONTENT_LIMIT_S: Final = 60.0
 HEADER_PIECE: Final = 64 * 1024  # as much of a message as a notification may return
-
-
-def lost_reason(error: ContentDamaged | LogGap) -> str:
-    """What the quarantine says of a body that cannot be had any more."""
-    return f"the body cannot be read back: {error}"
 
 
 async def start_of(body: Body) -> bytes:
@@ -28,9 +22,7 @@ async def start_of(body: Body) -> bytes:
     return b""
 
 
-async def body_of(
-    loop: WorkLoop, content: Content, topics: Topics, consumer: Consumer, record: Record, item: Item
-) -> Body | None:
+async def body_of(loop: WorkLoop, content: Content, consumer: Consumer, record: Record, item: Item) -> Body | None:
     """Return the body; None when there is nothing more to do with this record here.
 
     A body that is damaged or gone is an alarm: the record goes to quarantine with the reason (G6).
@@ -49,5 +41,5 @@ async def body_of(
 
     await loop.patiently(consumer, record, read, "content.waits")
     if lost:
-        await loop.persist(consumer, record, [quarantine_entry(topics, record, lost[0])])
+        await loop.give_up_body(consumer, record, lost[0])
     return bodies[0] if bodies else None

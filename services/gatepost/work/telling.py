@@ -60,6 +60,8 @@ class Teller:
                 self._trouble(kind, envelope, told, trace)
         if after.notified:
             metrics.NOTIFICATIONS.add("failed")
+        if after.success:
+            metrics.NOTIFICATIONS.add(after.success)
 
     def _trouble(self, kind: str, envelope: Envelope, told: Told, trace: TraceContext | None) -> None:
         reply = told.reply

@@ -104,7 +104,16 @@ async def test_every_wrong_setting_is_named(broker: Kafka, admin: AIOKafkaAdminC
             NewTopic(work, 1, 1, topic_configs=wrong_work),
             NewTopic(state, 1, 1, topic_configs={"cleanup.policy": "delete"}),
             NewTopic(kept, 1, 1, topic_configs={"retention.ms": str(HOUR), "retention.bytes": "-1"}),
-            NewTopic(fine, 4, 1, topic_configs={"retention.ms": str(30 * HOUR), "max.message.bytes": "9000000"}),
+            NewTopic(
+                fine,
+                4,
+                1,
+                topic_configs={
+                    "retention.ms": str(30 * HOUR),
+                    "max.message.bytes": "9000000",
+                    "message.timestamp.type": "LogAppendTime",
+                },
+            ),
         ]
     )
     log = await started(settings_for(broker))
@@ -227,7 +236,8 @@ def add_scram_user(port: int, user: str, password: str) -> None:
 def secured(tmp_path: Path) -> Iterator[tuple[Kafka, int, Path]]:
     """A broker with a third listener, with TLS and SCRAM-SHA-512: the broker, that port, and the CA's file."""
     keys, authority = certificate(tmp_path)
-    port = ports.reserve()
+    port, mutual = ports.reserve(), ports.reserve()
+    (tmp_path / "mutual").write_text(str(mutual))
     kafka = Kafka(tmp_path)
     settings = kafka.nodes[0].folder / "server.properties"
     lines = []
@@ -235,13 +245,16 @@ def secured(tmp_path: Path) -> Iterator[tuple[Kafka, int, Path]]:
         key, _, value = line.partition("=")
         match key:
             case "listeners" | "advertised.listeners":
-                value += f",SASL_SSL://127.0.0.1:{port}"
+                value += f",SASL_SSL://127.0.0.1:{port},SSL://127.0.0.1:{mutual}"
             case "listener.security.protocol.map":
-                value += ",SASL_SSL:SASL_SSL"
+                value += ",SASL_SSL:SASL_SSL,SSL:SSL"
         lines.append(f"{key}={value}")
     lines += [
         "ssl.keystore.type=PEM",
         f"ssl.keystore.location={keys}",
+        "ssl.truststore.type=PEM",
+        f"ssl.truststore.location={authority}",
+        "listener.name.ssl.ssl.client.auth=required",
         "sasl.enabled.mechanisms=SCRAM-SHA-512",
         "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config="
         "org.apache.kafka.common.security.scram.ScramLoginModule required;",
@@ -251,6 +264,7 @@ def secured(tmp_path: Path) -> Iterator[tuple[Kafka, int, Path]]:
         add_scram_user(kafka.nodes[0].port, "gatepost", "s3cret")
         yield kafka, port, authority
     ports.release(port)
+    ports.release(mutual)
 
 
 async def test_tls_and_scram(secured: tuple[Kafka, int, Path], tmp_path: Path) -> None:
@@ -275,6 +289,30 @@ async def test_tls_and_scram(secured: tuple[Kafka, int, Path], tmp_path: Path) -
     while not records:
         records += await consumer.fetch(LIMIT)
     await consumer.close()
+    await log.close()
+
+
+@pytest.mark.parametrize("with_certificate", [True, False])
+async def test_mutual_tls(secured: tuple[Kafka, int, Path], tmp_path: Path, with_certificate: bool) -> None:
+    _, _, authority = secured
+    own = str(tmp_path / "broker.pem") if with_certificate else ""
+    settings = KafkaSettings(
+        bootstrap_servers=(f"127.0.0.1:{(tmp_path / 'mutual').read_text()}",),
+        replication_factor=1,
+        min_insync_replicas=1,
+        security=KafkaSecurity.TLS,
+        ca_file=str(authority),
+        certificate_file=own,
+        key_file=own,
+    )
+    log = KafkaLog(settings, client_id="test")
+    if not with_certificate:
+        with pytest.raises(LogUnavailable):
+            await log.start()
+    else:
+        await log.start()
+        await log.ensure_topics([TopicSpec("work", Cleanup.TRIM, 1)])
+        await log.append(Entry("work", b"value"), LIMIT)
     await log.close()
 
 

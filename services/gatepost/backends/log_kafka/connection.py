@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
+import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import CloseReason
@@ -18,14 +19,17 @@ from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from gatepost.core.manifest.quantities import seconds
 from gatepost.core.manifest.settings import KafkaSecurity, KafkaSettings
 from gatepost.core.ports.log import LogMisconfigured, LogUnavailable
 
 T = TypeVar("T")
 
-# How long a client waits for one answer. Above the time that a group's rebalance may take (the session timeout),
-# below what anybody here waits for in all.
-REQUEST_MS: Final = 15_000
+_log = structlog.get_logger(__name__)
+
+# How much longer than a group's session a client waits for one answer: the group's rebalance may take a session (of
+# a dead member), and every second more is one that a broker that hangs holds up its records when others have them.
+REQUEST_OVER_SESSION_MS: Final = 1_500
 START_SECONDS: Final = 15.0
 _BACKOFF_SECONDS: Final = 0.1
 _CLOSE_SECONDS: Final = 2.0
@@ -37,20 +41,31 @@ def client_options(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
     options: dict[str, Any] = {
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": client_id,
-        "request_timeout_ms": REQUEST_MS,
+        "request_timeout_ms": int(seconds(settings.session_timeout) * 1000) + REQUEST_OVER_SESSION_MS,
         "security_protocol": "SSL" if tls else "PLAINTEXT",
     }
     try:
         if tls:
-            options["ssl_context"] = ssl.create_default_context(cafile=settings.ca_file or None)
-        if settings.username:
+            options["ssl_context"] = _tls(settings)
+        if settings.username or settings.username_file:
             options["security_protocol"] = "SASL_SSL" if tls else "SASL_PLAINTEXT"
-            options["sasl_mechanism"] = "SCRAM-SHA-512"
-            options["sasl_plain_username"] = settings.username
-            options["sasl_plain_password"] = Path(settings.password_file).read_text().rstrip("\r\n")
+            options["sasl_mechanism"] = settings.sasl_mechanism.value
+            options["sasl_plain_username"] = settings.username or _secret(settings.username_file)
+            options["sasl_plain_password"] = _secret(settings.password_file)
     except (OSError, ValueError) as error:
-        raise LogUnavailable(f"log.kafka: its CA or password file cannot be used: {error}") from error
+        raise LogUnavailable(f"log.kafka: a file of its security settings cannot be used: {error}") from error
     return options
+
+
+def _tls(settings: KafkaSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.ca_file or None)
+    if settings.certificate_file:
+        context.load_cert_chain(settings.certificate_file, settings.key_file)
+    return context
+
+
+def _secret(file: str) -> str:
+    return Path(file).read_text().rstrip("\r\n")
 
 
 class Partition(msgspec.Struct, frozen=True):
@@ -75,6 +90,7 @@ class Connection:
         self._settings = settings
         self._client_id = client_id
         self._admin: AIOKafkaAdminClient | None = None
+        self._cluster = self._foreign = ""
 
     async def start(self) -> None:
         """Raises LogUnavailable when no server answers within START_SECONDS."""
@@ -133,6 +149,7 @@ class Connection:
         """Ask for the cluster's metadata. Raises KafkaError."""
         node = self.client.get_random_node()
         answer = await self.client.send(node, MetadataRequest(topics, allow_auto_topic_creation=False))
+        self._cluster = self._cluster or answer.cluster_id
         found: dict[str, dict[int, Partition]] = {}
         for error, name, _, partitions in answer.topics:
             if error == 3:  # UNKNOWN_TOPIC_OR_PARTITION
@@ -194,13 +211,24 @@ class Connection:
         client = self.client
         try:
             async with asyncio.timeout(limit):
-                await client.send(node, MetadataRequest([], allow_auto_topic_creation=False))
+                answer = await client.send(node, MetadataRequest([], allow_auto_topic_creation=False))
         except (TimeoutError, KafkaError, OSError):
             for (number, _), connection in list(client._conns.items()):
                 if number == node:
                     connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
             return False
-        return True
+        return self._is_the_same(answer.cluster_id)
+
+    def _is_the_same(self, cluster: str) -> bool:
+        """Whether the answer is of the cluster that this process has worked with: nothing goes into another one."""
+        self._cluster = self._cluster or cluster
+        if cluster == self._cluster:
+            self._foreign = ""
+        elif cluster != self._foreign:
+            self._foreign = cluster
+            servers = ", ".join(self._settings.bootstrap_servers)
+            _log.critical("another kafka cluster answers", servers=servers, was=self._cluster, found=cluster)
+        return not self._foreign
 
     def nodes(self) -> list[int]:
         """The brokers that are known."""

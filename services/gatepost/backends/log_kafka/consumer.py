@@ -35,6 +35,8 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from gatepost.backends.log_kafka.assignor import KeepingAssignor, Owned
 from gatepost.backends.log_kafka.connection import Connection, client_options
+from gatepost.backends.log_kafka.ends import ends
+from gatepost.backends.log_kafka.facts import TopicWatch
 from gatepost.backends.log_kafka.share import Share
 from gatepost.backends.log_kafka.stopping import stop_consumer
 from gatepost.backends.log_local.storage import FETCH_BYTES, FETCH_RECORDS
@@ -43,6 +45,7 @@ from gatepost.core.completion import Commit
 from gatepost.core.manifest.quantities import seconds
 from gatepost.core.manifest.settings import KafkaSettings
 from gatepost.core.ports.log import LogError, LogGap, LogUnavailable, Record
+from gatepost.telemetry import metrics
 
 # Joining waits for the other members, and for dead ones until their session has timed out.
 START_SECONDS: Final = 60.0
@@ -55,8 +58,9 @@ LOAD_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
 _HEARTBEAT_MS: Final = 2000
 _NEVER_MS: Final = 2**31 - 1
-# At least one record comes, however large; more would only wait in memory.
+# At least one record comes, however large; more than the window takes would only wait in memory.
 _PARTITION_BYTES: Final = 1024 * 1024
+_USUAL_RECORD_BYTES: Final = 8 * 1024
 
 _log = structlog.get_logger(__name__)
 
@@ -74,7 +78,7 @@ class KafkaConsumer:
         self._client_id = client_id
         self._topic = topic
         self._group = group
-        self._window = window
+        self.window = window
         self._member: Member | None = None
         self._shares: dict[int, Share] = {}
         self._turn = 0
@@ -84,6 +88,8 @@ class KafkaConsumer:
         self._committing = asyncio.Lock()
         self._revoked: list[Callable[[frozenset[int]], None]] = []
         self._keeper: asyncio.Task[None] | None = None
+        self._watch = TopicWatch(connection, topic)
+        self._anew = False
         self._closed = False
 
     # -- beginning and end
@@ -92,6 +98,7 @@ class KafkaConsumer:
         if self._keeper is not None:
             return
         await self._connection.partitions(self._topic, LOAD_SECONDS)
+        await self._watch.is_another(LOAD_SECONDS)
         await self._join()
         self._keeper = asyncio.create_task(self._keep(), name=f"kafka group {self._group}")
 
@@ -150,7 +157,7 @@ class KafkaConsumer:
         self._turn += 1
         for index in range(len(shares)):
             share = shares[(index + self._turn) % len(shares)]
-            given.extend(share.give(self._window, FETCH_RECORDS - len(given)))
+            given.extend(share.give(self.window, FETCH_RECORDS - len(given)))
         return given
 
     def _tell_gap(self, *, last: bool) -> None:
@@ -199,7 +206,7 @@ class KafkaConsumer:
         return bool(found)
 
     def _room(self, share: Share) -> bool:
-        return share.completion is not None and share.completion.outstanding < self._window
+        return share.completion is not None and share.completion.outstanding < self.window
 
     def _take_in(self, data: Mapping[TopicPartition, list[Any]]) -> None:
         for place, records in data.items():
@@ -212,7 +219,7 @@ class KafkaConsumer:
         match error:
             case OffsetOutOfRangeError():
                 for place, offset in error.args[0].items():
-                    self._gap(place.partition, offset)
+                    self._gap(place.partition, offset, await self._what_is_there(place))
             case NoOffsetForPartitionError() | IllegalStateError() | ConsumerStoppedError():
                 # The partitions have just changed, or the position of a new one is still being read.
                 await self._wake.wait(0.05)
@@ -222,12 +229,22 @@ class KafkaConsumer:
             case _:
                 raise error
 
-    def _gap(self, partition: int, offset: int) -> None:
+    async def _what_is_there(self, place: TopicPartition) -> str:
+        try:
+            there = await self._connection.call(
+                f"asking for the ends of {self._topic}",
+                LOAD_SECONDS,
+                lambda: ends(self._connection, self._topic, [place.partition]),
+            )
+        except LogError as error:
+            return f"which is not there ({error})"
+        held = there[place.partition]
+        return f"but what is there begins at {held.start} and ends before {held.stop}"
+
+    def _gap(self, partition: int, offset: int, why: str) -> None:
         share = self._shares.get(partition)
         if share is not None and not share.gap:
-            share.gap = (
-                f"{self._topic}/{partition}: group {self._group} is at offset {offset}, which is no longer there"
-            )
+            share.gap = f"{self._topic}/{partition}: group {self._group} is at offset {offset}, {why}"
             _log.error("records were removed before they were read", reason=share.gap)
             self._wake.set()
 
@@ -237,7 +254,7 @@ class KafkaConsumer:
         share = self._shares.get(record.partition)
         if share is None or share.completion is None:
             return
-        full = share.completion.outstanding >= self._window
+        full = share.completion.outstanding >= self.window
         if share.completion.finish(record.offset) and full:
             self._wake.set()
 
@@ -290,8 +307,24 @@ class KafkaConsumer:
             return
         member.show_errors()
         if not member.rebalancing:
+            if await self._watch.is_another(LOAD_SECONDS):
+                self._begin_anew(member)
             await self._load(member)
             await self._commit(member, COMMIT_SECONDS)
+
+    def _begin_anew(self, member: Member) -> None:
+        """The topic was deleted and made anew: nothing that is known of its offsets is true any more.
+
+        Everything in the new one is to be done, whatever was committed: that was for the old one, or is done twice.
+        """
+        _log.critical("topic made anew", topic=self._topic, group=self._group, lost="what the old one still held")
+        metrics.TOPICS_ANEW.add(self._topic)
+        owned = frozenset(self._shares)
+        self.lost(owned)
+        for partition in owned:
+            self._shares[partition] = Share(self._topic, partition)
+        self._anew = True
+        member.look_again()
 
     async def _load(self, member: Member) -> None:
         """Read where new partitions begin, and tell the client."""
@@ -309,11 +342,13 @@ class KafkaConsumer:
             # Partitions may have changed while we were asking.
             if share is None or share.completion is not None or member.rebalancing:
                 continue
-            found = commits.get(place)
+            found = None if self._anew else commits.get(place)
             share.begin(Commit(starts[place]) if found is None else Commit(found.offset, found.metadata))
             member.seek(place, share.read_on)
             if share.read_on < starts[place]:
-                self._gap(place.partition, share.read_on)
+                gone = starts[place] - share.read_on
+                self._gap(place.partition, share.read_on, f"{gone} records below {starts[place]} are gone")
+        self._anew = False
         self._wake.set()
 
     # -- what the group decides (called by the member)
@@ -366,7 +401,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=min(_HEARTBEAT_MS, session_ms // 3),
             max_poll_interval_ms=_NEVER_MS,
-            max_partition_fetch_bytes=_PARTITION_BYTES,
+            max_partition_fetch_bytes=min(_PARTITION_BYTES, owner.window * _USUAL_RECORD_BYTES),
             fetch_max_bytes=FETCH_BYTES,
             partition_assignment_strategy=(self._assignor,),
         )
@@ -401,6 +436,10 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
             self.client._coordinator.check_errors()
         except KafkaError as error:
             _log.warning("group trouble", topic=self._topic, reason=repr(error))
+
+    def look_again(self) -> None:
+        """Have the client ask for the topic's partitions now: it may have learned that there are none."""
+        self.client._client.force_metadata_update()
 
     async def read(self, places: Sequence[TopicPartition], limit: float) -> dict[TopicPartition, list[Any]]:
         found: dict[TopicPartition, list[Any]] = await self.client.getmany(

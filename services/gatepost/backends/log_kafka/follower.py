@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -12,14 +13,16 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from gatepost.backends.log_kafka.connection import Connection, client_options
+from gatepost.backends.log_kafka.facts import TopicWatch
 from gatepost.backends.log_kafka.reading import to_record
 from gatepost.backends.log_kafka.stopping import stop_consumer
 from gatepost.backends.log_local.storage import FETCH_BYTES, FETCH_RECORDS
 from gatepost.core.manifest.settings import KafkaSettings
-from gatepost.core.ports.log import LogUnavailable, Record
+from gatepost.core.ports.log import LogGap, LogUnavailable, Record
 
 START_SECONDS: Final = 15.0
 CLOSE_SECONDS: Final = 2.0
+WATCH_LIMIT: Final = 1.0
 _RETRY_SECONDS: Final = 0.5
 _PARTITION_BYTES: Final = 1024 * 1024
 
@@ -39,11 +42,13 @@ class KafkaFollower:
         self._since_ms = since_ms
         self._client: AIOKafkaConsumer | None = None
         self._goals: dict[TopicPartition, int] = {}
+        self._watch = TopicWatch(connection, topic)
 
     async def start(self) -> None:
         if self._client is not None:
             return
         numbers = await self._connection.partitions(self._topic, START_SECONDS)
+        await self._watch.is_another(START_SECONDS)
         client = AIOKafkaConsumer(
             **client_options(self._settings, self._client_id),
             group_id=None,
@@ -82,6 +87,7 @@ class KafkaFollower:
             raise LogUnavailable(f"{self._topic} is not followed")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limit
+        await self._check_topic()
         while True:
             remaining = max(deadline - loop.time(), 0)
             try:
@@ -93,6 +99,12 @@ class KafkaFollower:
             records = [to_record(p.topic, p.partition, record) for p, found in data.items() for record in found]
             if records or remaining <= 0:
                 return records
+
+    async def _check_topic(self) -> None:
+        """Raise LogGap when the topic is another one by now: what was read of the old one may be wrong."""
+        with suppress(LogUnavailable):  # while the log is away a follower waits
+            if await self._watch.is_another(WATCH_LIMIT):
+                raise LogGap(f"{self._topic} was deleted and made anew: it must be read from its start again")
 
     @property
     def caught_up(self) -> bool:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from aiokafka.admin import RecordsToDelete
 from aiokafka.structs import TopicPartition
 
-from gatepost.backends.log_kafka import reading, topics
+from gatepost.backends.log_kafka import ends, positions, reading, rights, topics
 from gatepost.backends.log_kafka.connection import Connection
 from gatepost.backends.log_kafka.consumer import KafkaConsumer
 from gatepost.backends.log_kafka.follower import KafkaFollower
 from gatepost.backends.log_kafka.health import Health
 from gatepost.backends.log_kafka.producer import Producer
 from gatepost.backends.log_kafka.quiet import quieten
+from gatepost.core.completion import Commit
 from gatepost.core.manifest.settings import KafkaSettings
 from gatepost.core.ports.log import Entry, LogUnavailable, Position, Record, TopicSpec
+from gatepost.core.rights import Right
 
 # For questions about the cluster that have no limit of their own.
 _ASK_SECONDS: Final = 10.0
@@ -67,6 +69,15 @@ class KafkaLog:
     async def ensure_topics(self, specs: Sequence[TopicSpec]) -> Sequence[str]:
         return await topics.ensure(self._connection, self._settings, specs)
 
+    async def missing_rights(self, needed: Sequence[Right]) -> Sequence[Right]:
+        """Return which of these rights the cluster does not give this principal. Raises LogUnavailable.
+
+        Topics that are not there are passed over, and so is what a broker does not tell (before Kafka 2.8).
+        """
+        return await self._connection.call(
+            "asking for rights", _ASK_SECONDS, lambda: rights.missing(self._connection, needed)
+        )
+
     async def instance_id(self) -> str:
         cluster = await self._connection.call(
             "asking for the cluster", _ASK_SECONDS, lambda: self._connection.cluster([])
@@ -97,6 +108,38 @@ class KafkaLog:
             lambda: self._connection.commits(group, None),
         )
         return {place.partition: found.offset for place, found in offsets.items() if place.topic == topic}
+
+    async def commits(self, topic: str, group: str) -> Mapping[int, Commit]:
+        found = await self._connection.call(
+            f"reading the commits of {group}",
+            _ASK_SECONDS,
+            lambda: self._connection.commits(group, None),
+        )
+        return {
+            place.partition: Commit(one.offset, one.metadata)
+            for place, one in found.items()
+            if place.topic == topic
+        }
+
+    async def ends(self, topic: str) -> Mapping[int, range]:
+        numbers = await self._connection.partitions(topic, _ASK_SECONDS)
+        return await self._connection.call(
+            f"asking for the ends of {topic}", _ASK_SECONDS, lambda: ends.ends(self._connection, topic, numbers)
+        )
+
+    async def save_commits(self, topic: str, group: str, commits: Mapping[int, Commit]) -> None:
+        await self._connection.call(
+            f"setting the positions of {group}",
+            _ASK_SECONDS,
+            lambda: positions.save(self._connection, topic, group, commits),
+        )
+
+    async def first_since(self, topic: str, partition: int, since_ms: int) -> int:
+        return await self._connection.call(
+            f"asking {topic}/{partition} for a time",
+            _ASK_SECONDS,
+            lambda: ends.first_since(self._connection, topic, partition, since_ms),
+        )
 
     def consumer(self, topic: str, group: str, *, window: int) -> KafkaConsumer:
         return KafkaConsumer(self._connection, self._settings, self._client_id, topic, group, window)

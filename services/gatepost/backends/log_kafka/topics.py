@@ -144,6 +144,9 @@ def _broken(settings: KafkaSettings, spec: TopicSpec, config: Mapping[str, str])
         broken.append("unclean.leader.election.enable")
     if int(config["max.message.bytes"]) < _MESSAGE_BYTES:
         broken.append("max.message.bytes")
+    # By this time records fall due, expire and are trimmed: a producer's clock may be wrong.
+    if spec.cleanup is not Cleanup.COMPACT and config["message.timestamp.type"] != "LogAppendTime":
+        broken.append("message.timestamp.type")
     if _policies(config["cleanup.policy"]) != _policies(wanted["cleanup.policy"]):
         broken.append("cleanup.policy")
     elif "delete" in config["cleanup.policy"]:

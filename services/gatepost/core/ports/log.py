@@ -6,11 +6,13 @@ contract suite (tests/contracts/log) runs over all of them; docs/guarantees.md s
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
 import msgspec
+
+from gatepost.core.completion import Commit
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -148,7 +150,10 @@ class Follower(Protocol):
         """Begin at the start of every partition. Raises LogUnavailable, LogMisconfigured (no such topic)."""
 
     async def fetch(self, limit: float) -> Sequence[Record]:
-        """Return the next records, or none when `limit` seconds passed without any. A deleted key has value b""."""
+        """Return the next records, or none when `limit` seconds passed without any. A deleted key has value b"".
+
+        Raises LogGap when the topic was deleted and made anew: then only a new follower sees what it holds now.
+        """
 
     @property
     def caught_up(self) -> bool:
@@ -197,6 +202,21 @@ class Log(Protocol):
 
     async def committed(self, topic: str, group: str) -> dict[int, int]:
         """Return the committed position (lowest unfinished offset) of each partition of a group."""
+
+    async def commits(self, topic: str, group: str) -> Mapping[int, Commit]:
+        """Return what a group has committed for each partition, with what is finished above the position."""
+
+    async def ends(self, topic: str) -> Mapping[int, range]:
+        """Return for each partition the offsets that it holds: of its first record, and behind its last one.
+
+        Raises LogMisconfigured (no such topic), LogUnavailable.
+        """
+
+    async def save_commits(self, topic: str, group: str, commits: Mapping[int, Commit]) -> None:
+        """Set where a group without members reads on: an administrator's way out. Raises LogUnavailable."""
+
+    async def first_since(self, topic: str, partition: int, since_ms: int) -> int:
+        """Return the offset of the first record appended at or after `since_ms`, or that behind the last one."""
 
     def consumer(self, topic: str, group: str, *, window: int) -> Consumer: ...
 
