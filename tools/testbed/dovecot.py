@@ -68,7 +68,8 @@ service lmtp {{
 class Dovecot(Running):
     """One Dovecot in `folder`, a context manager. `users` are local parts and passwords, valid in any domain.
 
-    Attributes: `lmtp_port` and `imap_port` at `place`; `server` to suspend or kill it.
+    Attributes: `lmtp_port` and `imap_port` at `place`; `mail`, the folder of the Maildirs `<user>/`; `server` to
+    suspend or kill it.
     """
 
     def __init__(self, folder: Path, users: Mapping[str, str], place: Place = HERE) -> None:
@@ -79,6 +80,7 @@ class Dovecot(Running):
         self._folder, self._outside = reachable(folder, user)
         for name in ("run", "state", "mail"):
             (self._folder / name).mkdir(exist_ok=True)
+        self.mail = self._folder / "mail"
         self.lmtp_port, self.imap_port = ports.reserve(), ports.reserve()
         passwords = "".join(f"{name}:{password}::::::\n" for name, password in users.items())
         (self._folder / "passwd").write_text(passwords)

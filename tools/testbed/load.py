@@ -10,12 +10,15 @@ import contextlib
 import itertools
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 REPLY_SECONDS = 60.0
 AGAIN_SECONDS = 0.05
+# How far back a rate looks: long enough for a mean, short enough to be of now.
+RATE_SECONDS = 0.5
+BUSY_SECONDS = 60.0
 TOKEN_HEADER = b"X-Token: "
 
 
@@ -42,6 +45,7 @@ class Load:
         self.attempted: set[str] = set()
         self.refused: Counter[str] = Counter()
         self.in_flight = 0
+        self._lately: deque[float] = deque()
         self._numbers = itertools.count()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load", daemon=True)
@@ -59,13 +63,30 @@ class Load:
         """Wait until `most` messages have been attempted."""
         self._thread.join()
 
-    def await_busy(self, in_flight: int, more: int, seconds: float = 60.0) -> None:
-        """Return once `more` further messages got 250 and `in_flight` are under way."""
+    def rate(self) -> float:
+        """Messages a second that got 250, over the last RATE_SECONDS."""
+        since = time.monotonic() - RATE_SECONDS
+        with contextlib.suppress(IndexError):
+            while self._lately[0] < since:
+                self._lately.popleft()
+        return len(self._lately) / RATE_SECONDS
+
+    def await_busy(
+        self, in_flight: int, more: int, rate: float = 0.0, seconds: float = BUSY_SECONDS
+    ) -> tuple[float, int]:
+        """Return rate and messages in flight once `more` further messages got 250 and both are high enough.
+
+        In flight is a message whose MAIL was sent and whose end was not answered yet.
+        """
         goal = len(self.promised) + more
         deadline = time.monotonic() + seconds
-        while len(self.promised) < goal or self.in_flight < in_flight:
+        while True:
+            now_rate, now_in_flight = self.rate(), self.in_flight
+            if len(self.promised) >= goal and now_in_flight >= in_flight and now_rate >= rate:
+                return now_rate, now_in_flight
             assert time.monotonic() < deadline, (
-                f"{len(self.promised)} of {goal} promised, {self.in_flight} in flight; refused: {self.refused}"
+                f"after {seconds:.0f} s {len(self.promised)} of {goal} promised, {now_in_flight} of {in_flight} "
+                f"in flight, {now_rate:.0f} of {rate:.0f} a second; refused: {self.refused}"
             )
             time.sleep(0.002)
 
@@ -89,11 +110,13 @@ class Load:
         """One connection with its messages; False when there is nothing more to send."""
         reader, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), REPLY_SECONDS)
         try:
-            if await _reply(reader) != 220:
-                await asyncio.sleep(AGAIN_SECONDS)
-                return True
-            writer.write(b"EHLO load.example\r\n")
-            await _reply(reader)
+            async with asyncio.timeout(REPLY_SECONDS):
+                if (greeting := await _reply(reader)) != 220:
+                    self.refused[f"{greeting} to the connection"] += 1
+                    await asyncio.sleep(AGAIN_SECONDS)
+                    return True
+                writer.write(b"EHLO load.example\r\n")
+                await _reply(reader)
             for _ in range(self._per_connection):
                 if self._stop.is_set():
                     return True
@@ -114,19 +137,20 @@ class Load:
         writer.write(f"MAIL FROM:<load@load.example>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n".encode())
         self.in_flight += 1
         try:
-            replies = [await _reply(reader) for _ in range(3)]
-            if replies[2] != 354:
-                self.refused[f"{replies}"] += 1
-                writer.write(b"RSET\r\n")
-                await _reply(reader)
-                await asyncio.sleep(AGAIN_SECONDS)
-                return
-            writer.write(_content(token, self._size_of(number)))
-            code = await _reply(reader)
+            async with asyncio.timeout(REPLY_SECONDS):
+                replies = [await _reply(reader) for _ in range(3)]
+                if replies[2] == 354:
+                    writer.write(_content(token, self._size_of(number)))
+                    code = await _reply(reader)
+                else:
+                    code = next(reply for reply in replies if reply >= 400)
+                    writer.write(b"RSET\r\n")
+                    await _reply(reader)
         finally:
             self.in_flight -= 1
         if code == 250:
             self.promised[token] = recipient
+            self._lately.append(time.monotonic())
         else:
             self.refused[str(code)] += 1
             await asyncio.sleep(AGAIN_SECONDS)
@@ -141,7 +165,7 @@ def _content(token: str, size: int) -> bytes:
 async def _reply(reader: asyncio.StreamReader) -> int:
     """Read one reply and return its code. Raises EOFError at the end of the connection."""
     while True:
-        line = await asyncio.wait_for(reader.readline(), REPLY_SECONDS)
+        line = await reader.readline()
         if not line.endswith(b"\r\n"):
             raise EOFError
         if line[3:4] == b" ":

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from testbed.provision import apt, coredns, exim, image, jaeger, kafka, kubernetes
+from testbed.provision import apt, coredns, exim, haraka, image, jaeger, kafka, kubernetes
 from testbed.provision.errors import ProvisionError
 
 THINGS: dict[str, tuple[str, Callable[[], object]]] = {
@@ -21,6 +21,7 @@ THINGS: dict[str, tuple[str, Callable[[], object]]] = {
     "coredns": (f"CoreDNS {coredns.VERSION} (built with Go)", coredns.install),
     "image": ("the Python root layer and the pause image (mmdebstrap, a C compiler)", image.install),
     "exim": ("Exim, beside the package database", exim.install),
+    "haraka": (f"Haraka {haraka.VERSION} (Node.js {haraka.NODE_MAJOR} or newer, npm)", haraka.install),
 }
 
 

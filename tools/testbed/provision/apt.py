@@ -22,6 +22,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     # Exim would remove Postfix, since each wants to be the machine's mail server: see the exim module.
     "bench": ("postfix",),
+    # For Haraka, which nothing but `make bench` wants: some four hundred packages where Debian brings npm.
+    "peers": ("nodejs", "npm"),
     "node": (
         *("containerd", "runc", "containernetworking-plugins", "iptables", "conntrack"),
         *("mmdebstrap", "socat", "iproute2"),
@@ -36,6 +38,8 @@ PROGRAMS = {
     "runc": "runc",
     "openssl": "openssl",
     "socat": "socat",
+    "nodejs": "node",
+    "npm": "npm",
 }
 QUIET = {"DEBIAN_FRONTEND": "noninteractive"}
 # The time-out: wait for somebody else's apt instead of failing.
