@@ -23,21 +23,23 @@ import threading
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from gatepost.backends.content_log import ContentLog
+from gatepost.backends.resolver_table import TableResolver
+from gatepost.backends.state_memory import MemoryState
 from gatepost.core.address import Address
 from gatepost.core.configuration import Configuration, DeliveryPlan, DomainConfig, ListenerPolicy
-from gatepost.core.envelope import ContentRef
 from gatepost.core.manifest.settings import ListenerSettings, Settings
-from gatepost.core.ports.content import Body
 from gatepost.core.ports.directory import Entry, EntryKind
 from gatepost.core.ports.events import Event
 from gatepost.core.ports.log import Entry as LogEntry
-from gatepost.core.ports.log import Position
+from gatepost.core.ports.log import Log, Position
+from gatepost.core.state_kinds import KINDS
 from gatepost.core.tables import Tables
 from gatepost.core.topics import Topics
 from gatepost.edge.server import EdgeDependencies, EdgeServer
@@ -56,13 +58,6 @@ class ForgetfulLog:
     async def append(self, entry: LogEntry, limit: float) -> Position:
         self.appended += 1
         return Position(0, self.appended)
-
-
-class ForgetfulContent:
-    async def write(self, message_id: str, body: Body, limit: float) -> ContentRef:
-        async for _ in body.pieces(900 * 1024):
-            pass
-        return ContentRef("content", 0, (0,), body.size, body.sha256)
 
 
 class OneUser:
@@ -94,11 +89,14 @@ def _server(pipe: Connection, profile: bool) -> None:
 
 
 async def _serve(pipe: Connection) -> None:
+    log = ForgetfulLog()
     fakes: dict[str, Any] = {
-        "log": ForgetfulLog(),
-        "content": ForgetfulContent(),
+        "log": log,
+        "content": ContentLog(cast(Log, log), "content"),
+        "state": MemoryState(KINDS, lambda: time.time_ns() // 1_000_000),
         "directories": {"people": OneUser()},
         "events": ForgetfulEvents(),
+        "resolver": TableResolver(),
     }
     settings = Settings(hostname="mx.example.test", listeners=(ListenerSettings("mx", "127.0.0.1:0"),))
     tracer = Tracer("edge", exporter=ForgetfulExporter())

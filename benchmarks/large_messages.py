@@ -143,6 +143,8 @@ async def _attempt(port: int, content: Sequence[bytes]) -> str:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         reply = await _reply(reader)
+        if not reply.startswith("220"):
+            return reply
         size = sum(map(len, content))
         for command in (
             "EHLO many.example.org",

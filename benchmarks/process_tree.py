@@ -66,7 +66,16 @@ def forget_peak(pid: int) -> None:
 
 def peak_mib(pid: int) -> float:
     """The most that a process had resident since forget_peak, in MiB."""
+    return _status_mib(pid, "VmHWM:")
+
+
+def resident_mib(pid: int) -> float:
+    """What a process has resident now, in MiB."""
+    return _status_mib(pid, "VmRSS:")
+
+
+def _status_mib(pid: int, name: str) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(name):
             return int(line.split()[1]) / 1024
-    raise LookupError(f"the kernel tells no peak of process {pid}")
+    raise LookupError(f"the kernel tells no {name} of process {pid}")

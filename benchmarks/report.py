@@ -7,14 +7,17 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
+from deferred import SETTLE_S, TARGET, Deferred, medians, pair_ratios
 from large_messages import ManyLarge, OneLarge
+from peers import OTHERS, TITLES
 from profiling import Profile
-from rows import Row, Sample
+from ratios import Line, lines, peers_in
+from rows import Row
 
 from testbed.provision.kafka import VERSION as KAFKA_VERSION
 
@@ -34,20 +37,8 @@ class Results(msgspec.Struct):
     many: ManyLarge | None = None
     profiles: dict[str, list[Profile]] = {}
     load_before: float = 0.0
-
-
-class Line(msgspec.Struct, frozen=True):
-    """One line of the table: `ratio` is of medians, the others the smallest and largest of the rounds."""
-
-    system: str
-    what: str
-    target: str
-    ratio: float
-    low: float
-    high: float
-    met: bool
-    ours: str
-    theirs: str
+    versions: Mapping[str, str] = {}
+    deferred: Deferred | None = None
 
 
 def write(results: Results, folder: Path) -> str:
@@ -67,27 +58,18 @@ def _by_hand(text: str) -> str:
 
 
 def _document(results: Results, kept: str) -> Iterable[str]:
-    yield "# Benchmarks beside Postfix"
+    yield "# Benchmarks beside Postfix, Exim and Haraka"
     yield ""
-    yield "Written by `make bench`; only what stands between the two marks below is written by hand."
+    yield (
+        "Written by `make bench`; only what stands between the two marks below is written by hand. README.md says "
+        "how it is measured."
+    )
     if results.quick:
         yield ""
         yield "**A quick run (`--quick`): few messages and rounds, so wide spreads.**"
     yield ""
-    yield "## Ratios"
-    yield ""
-    yield (
-        "Gatepost divided by Postfix in the same run, alternating; medians, with the smallest and largest ratio of "
-        "single rounds in brackets. CPU is of whole process trees: lower is better; for messages per second "
-        "higher is."
-    )
-    yield ""
-    yield "| what | target | ratio | met | Gatepost | Postfix |"
-    yield "|---|---|---|---|---|---|"
-    for line in lines(results.rows):
-        spread = f"{line.ratio:.2f} ({line.low:.2f}-{line.high:.2f})"
-        yield f"| {line.what} | {line.target} | **{spread}** | {_yes(line)} | {line.ours} | {line.theirs} |"
-    yield ""
+    yield from _ratios(results)
+    yield from _deferred(results)
     yield from _large(results)
     yield "## What falls short, and why"
     yield ""
@@ -104,64 +86,83 @@ def _yes(line: Line) -> str:
     return "yes" if line.met else "**no**"
 
 
-# -- the table of ratios
-
-
-def lines(rows: Sequence[Row]) -> list[Line]:
-    made: list[Line] = []
-    for row in rows:
-        for name, samples in row.samples.items():
-            if name.startswith("postfix"):
-                continue
-            peer = next(each for other, each in row.samples.items() if other.startswith("postfix"))
-            made += _row_lines(row, name, samples, peer)
-    return made
-
-
-_CPU_TARGETS: Final = {
-    ("accept", 1): 0.5,
-    ("accept", 50): 0.25,
-    ("deliver", 1): 0.5,
-    ("deliver", 50): 0.3,
-    ("standalone", 1): 0.3,
-    ("standalone", 50): 0.3,
-}
-_RATE_TARGETS: Final = {("deliver", 1): 2.0, ("deliver", 50): 3.0}
-
-
-def _row_lines(row: Row, name: str, ours: Sequence[Sample], theirs: Sequence[Sample]) -> list[Line]:
-    key = (name, row.per_connection)
-    what = f"{row.what}, {name}, {row.per_connection} per connection"
-    if not row.deliver:
-        own = _line(name, f"{what}: edge", _CPU_TARGETS.get(key), ours, theirs, lambda sample: sample.us["edge"])
-        whole = _line(name, f"{what}: edge and broker", None, ours, theirs, lambda sample: sample.total)
-        return [own, whole]
-    made = [_line(name, f"{what}: CPU", _CPU_TARGETS.get(key), ours, theirs, lambda sample: sample.total)]
-    rate = _RATE_TARGETS.get(key)
-    made.append(
-        _line(name, f"{what}: messages/s", rate, ours, theirs, lambda sample: sample.per_second, higher=True)
+def _ratios(results: Results) -> Iterable[str]:
+    table = lines(results.rows)
+    peers = peers_in(table)
+    if not peers:
+        return
+    yield "## Ratios"
+    yield ""
+    yield (
+        "Gatepost divided by the other server in the same run, alternating; medians, with the smallest and largest "
+        "ratio of single rounds in brackets. CPU is of whole process trees: lower is better; for messages per "
+        "second higher is. The targets are about Postfix."
     )
-    return made
+    yield ""
+    others = peers[1:]
+    titles = [f"/ {TITLES[peer]}" for peer in others]
+    yield _cells("what", "target", f"/ {TITLES[peers[0]]}", "met", *titles, "Gatepost", *map(TITLES.get, peers))
+    yield "|" + "---|" * (5 + len(others) + len(peers))
+    for line in table:
+        first, *rest = (line.against.get(peer) for peer in peers)
+        theirs = [there.theirs if there else "-" for there in (first, *rest)]
+        yield _cells(
+            *(line.what, line.target, f"**{first}**" if first else "-", _yes(line)),
+            *(str(there) if there else "-" for there in rest),
+            line.ours,
+            *theirs,
+        )
+    yield ""
 
 
-def _line(
-    system: str,
-    what: str,
-    target: float | None,
-    ours: Sequence[Sample],
-    theirs: Sequence[Sample],
-    value: Callable[[Sample], float],
-    *,
-    higher: bool = False,
-) -> Line:
-    peer: Callable[[Sample], float] = value if higher else lambda sample: sample.total
-    mine, other = statistics.median(map(value, ours)), statistics.median(map(peer, theirs))
-    single = [value(own) / peer(their) for own, their in zip(ours, theirs, strict=True)]
-    ratio = mine / other
-    sign, unit = (">=", "/s") if higher else ("<=", " us")
-    met = target is None or (ratio >= target if higher else ratio <= target)
-    said = f"{sign} {target:g}" if target is not None else "-"
-    return Line(system, what, said, ratio, min(single), max(single), met, f"{mine:.0f}{unit}", f"{other:.0f}{unit}")
+def _cells(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+# -- waiting mail
+
+
+def _deferred(results: Results) -> Iterable[str]:
+    deferred = results.deferred
+    if deferred is None:
+        return
+    few, many = (start.waiting for start in deferred.starts)
+    rounds = len(pair_ratios(deferred, broker=False))
+    yield "## Waiting mail"
+    yield ""
+    yield (
+        f"CPU per message, accept -> Maildir, 50 per connection, beside {many:,} deferred copies divided by that "
+        f"beside {few:,}: two installations on one broker, in turn, {rounds} rounds."
+    )
+    yield ""
+    yield _cells(
+        "what", "target", "median of the rounds' ratios", "smallest-largest", "met", f"{few:,}", f"{many:,}"
+    )
+    yield "|" + "---|" * 7
+    for what, broker in (("edge, router, mailbox, relay", False), ("with the broker", True)):
+        single = pair_ratios(deferred, broker=broker)
+        ratio = statistics.median(single)
+        target, met = ("-", "-") if broker else (f"<= {TARGET:g}", "yes" if ratio <= TARGET else "**no**")
+        us = medians(deferred, broker=broker)
+        yield _cells(
+            *(what, target, f"**{ratio:.3f}**", f"{min(single):.2f}-{max(single):.2f}", met),
+            *(f"{us[name]:.0f} us" for name in (deferred.few, deferred.many)),
+        )
+    yield ""
+    yield _cells(
+        "a relay's start beside", "ready after", "CPU until then", f"CPU in {SETTLE_S:.0f} s more", "memory"
+    )
+    yield "|" + "---|" * 5
+    for start in deferred.starts:
+        yield _cells(
+            *(
+                f"{start.waiting:,} waiting",
+                f"{start.seconds_until_ready:.1f} s",
+                f"{start.cpu_until_ready_s:.2f} s",
+            ),
+            *(f"{start.cpu_settling_s:.2f} s", f"{start.resident_mib:.0f} MiB"),
+        )
+    yield ""
 
 
 # -- large messages
@@ -232,12 +233,15 @@ def _circumstances(results: Results) -> Iterable[str]:
     yield (
         f"* Python {platform.python_version()}, "
         + ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("aiokafka", "uvloop", "aiosmtpd"))
-        + f"; Kafka {KAFKA_VERSION} on {_first_line('java', '--version')}; Postfix {_postfix_version()}."
+        + f"; Kafka {KAFKA_VERSION} on {_first_line('java', '--version')}"
+        + "".join(f"; {version}" for version in results.versions.values())
+        + "."
     )
     yield (
         f"* {results.rounds} rounds; 20 sessions of smtp-source with messages of 4 KB for five mailboxes; its CPU "
-        "is not counted. Recipients are verified (LDIF directory in memory; Postfix: a table), events are written, "
-        "1 % of the messages are traced, every decision is a log line in a file."
+        f"is not counted. {_counts(results)}Recipients are verified (Gatepost: an LDIF directory in memory; the "
+        "others: a table); Gatepost's events are written and 1 % of its messages are traced; in each server every "
+        "step of a message is a log line in a file. Content is not checked, and there is no TLS."
     )
     yield (
         f"* The broker is one JVM (serial collector, 256 MB heap, both compilers) with replication 1, warmed up "
@@ -245,13 +249,39 @@ def _circumstances(results: Results) -> Iterable[str]:
         "replicas cost about three times its share."
     )
     yield (
-        "* Durability at 250: Postfix has synced its queue file. Gatepost on Kafka has an acks=all "
+        "* Durability at 250: Postfix has synced its queue file, Exim its two spool files; Haraka has synced its "
+        "queue file and renamed it, without syncing the folder. Gatepost on Kafka has an acks=all "
         "acknowledgement, which is not a synced disk; in the rows `flushing` the topics have flush.messages=1, so "
         "that the broker syncs before it acknowledges. Gatepost standalone has synced SQLite's log. In the "
-        "mailboxes all have synced."
+        "mailboxes all have synced; Haraka's mailboxes are Dovecot's, by LMTP, and Dovecot's CPU is part of its."
     )
+    if OTHERS.keys() & results.versions.keys():
+        yield (
+            "* Exim's CPU is that of a control group: its daemon ignores the ends of its children, so no parent "
+            "shows what they used. It delivers with its privileges dropped (deliver_drop_privilege), which spares "
+            "it executing itself again for each message, and every message of a connection at once. Haraka runs "
+            "two workers."
+        )
     yield "* Postfix's accept rows put mail on hold, so that only smtpd and cleanup work."
+    yield (
+        "* Everything speaks over the loopback interface of one machine, so bandwidth is no limit and a network "
+        "adds nothing; on a line every figure has the line's limit as well. Load collapses near a limit: no figure "
+        "here is extrapolated, neither to more users, cores or brokers nor to another network."
+    )
     yield ""
+
+
+def _counts(results: Results) -> str:
+    """How many messages each system got in a round of the rows until delivery."""
+    by_system: dict[str, list[str]] = {}
+    for row in results.rows:
+        for name, samples in row.samples.items() if row.deliver else ():
+            by_system.setdefault(name, []).append(f"{samples[0].messages} at {row.per_connection} per connection")
+    by_count: dict[str, list[str]] = {}
+    for name, counts in by_system.items():
+        by_count.setdefault(", ".join(dict.fromkeys(counts)), []).append(name)
+    said = "; ".join(f"{', '.join(names)}: {counts}" for counts, names in by_count.items())
+    return f"Messages of a round until delivered: {said}. " if said else ""
 
 
 def _hardware() -> str:
@@ -272,10 +302,6 @@ def _system() -> str:
 def _first_line(*words: str) -> str:
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
     return done.stdout.splitlines()[0]
-
-
-def _postfix_version() -> str:
-    return _first_line("/usr/sbin/postconf", "-d", "-h", "mail_version")
 
 
 def _profiles(results: Results) -> Iterable[str]:

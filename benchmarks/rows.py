@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import secrets
+import smtplib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 import smtp_load
-from process_tree import cpu_seconds
+from smtp_load import DOMAIN, USERS
 from systems import System
 
 POLL_S: Final = 0.02
 ARRIVAL_LIMIT_S: Final = 120.0
 # Events and commits of the last messages are written up to so much later, and belong to them.
 SETTLE_S: Final = 0.5
+# With all fields that a server would add otherwise, a line that begins with a dot, and an empty one at the end.
+PROOF: Final = (
+    b"From: sender@example.org\r\nTo: alice@example.test\r\nDate: Sun, 1 Feb 2026 12:00:00 +0000\r\n"
+    b"Message-ID: <proof@example.org>\r\nSubject: %s\r\n\r\n%s\r\n.one dot\r\n\r\n"
+)
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -23,6 +30,7 @@ class Sample(msgspec.Struct, frozen=True):
 
     us: dict[str, float]
     per_second: float
+    messages: int = 0
 
     @property
     def total(self) -> float:
@@ -42,15 +50,15 @@ def measure(system: System, messages: int, per_connection: int, *, deliver: bool
     """Send so many messages and wait until they are durable, or with `deliver` in the mailboxes."""
     already = system.delivered()
     os.sync()  # what others have left to write is not this one's
-    before = cpu_seconds(system.roles)
+    before = system.cpu()
     started = time.monotonic()
     sent = smtp_load.send(system.port, messages, per_connection)
     if deliver:
         _await(system, already + sent)
     elapsed = time.monotonic() - started
     time.sleep(SETTLE_S)
-    after = cpu_seconds(system.roles)
-    return Sample({role: (after[role] - before[role]) / sent * 1e6 for role in after}, sent / elapsed)
+    after = system.cpu()
+    return Sample({role: (after[role] - before[role]) / sent * 1e6 for role in after}, sent / elapsed, sent)
 
 
 def _await(system: System, count: int) -> None:
@@ -59,6 +67,22 @@ def _await(system: System, count: int) -> None:
         if arrived > count or time.monotonic() > deadline:
             raise RuntimeError(f"{system.name}: {arrived} of {count} messages were delivered")
         time.sleep(POLL_S)
+
+
+def prove(system: System) -> None:
+    """Try the path that is going to be measured: a message arrives byte for byte, an unknown recipient gets 550.
+
+    Raises RuntimeError when the system does not do what the others do.
+    """
+    already = system.delivered()
+    content = PROOF % (secrets.token_hex(16).encode(), bytes(range(32, 127)))
+    with smtplib.SMTP("127.0.0.1", system.port, timeout=ARRIVAL_LIMIT_S) as client:
+        refused = client.sendmail("sender@example.org", [f"{USERS[0]}@{DOMAIN}", f"nobody@{DOMAIN}"], content)
+    if [reply[0] for reply in refused.values()] != [550]:
+        raise RuntimeError(f"{system.name} does not verify recipients: {refused}")
+    _await(system, already + 1)
+    if not system.holds(USERS[0], content):
+        raise RuntimeError(f"{system.name}: the message that was sent is not the one in the mailbox")
 
 
 def in_turn(

@@ -1,10 +1,10 @@
-"""Speed beside Postfix: `make bench`. Prints ratios first, writes benchmarks/RESULTS.md and results.json.
+"""Speed beside Postfix, Exim and Haraka: `make bench`. Prints ratios first, writes RESULTS.md and results.json.
 
-    PYTHONPATH=tools python benchmarks/run.py [--quick] [--only accept,deliver,flush,large,many] [--no-profile]
+    PYTHONPATH=tools python benchmarks/run.py [--quick | --peers] [--only PART,...] [--without exim,haraka]
 
-Runs as root (Postfix's master needs it). Everything is measured on 127.0.0.1 beside the peer in the same run,
+Runs as root (Postfix's master needs it). Everything is measured on 127.0.0.1 beside the peers in the same run,
 alternating, since the noise of a machine is larger than many a difference. Nothing here is a test: a slow machine
-fails nothing.
+fails nothing. benchmarks/README.md says what is compared and how to read it.
 """
 
 from __future__ import annotations
@@ -19,27 +19,33 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from deferred import FEW, MANY, MANY_QUICK, Deferred, pair_ratios, prepare
 from large_messages import many_large, one_large, quiet_wait_ms
+from peers import OTHERS, SLOW, SLOW_SHARE, peer_of, postfix, versions
 from profiling import profile_during
-from report import Results, lines, write
-from rows import Row, in_turn, measure
+from ratios import lines
+from report import Results, write
+from rows import Row, in_turn, measure, prove
 from systems import (
     GatepostOnKafka,
     System,
     broker,
     gatepost_on_kafka,
     gatepost_standalone,
-    postfix,
     trace_collector,
 )
 
 from testbed.kafka import Kafka
+from testbed.provision.errors import ProvisionError
 
 HERE: Final = Path(__file__).resolve().parent
-PARTS: Final = ("accept", "deliver", "flush", "large", "many")
+# `peers` adds the slow ones to the rows of `deliver`; alone it is `deliver` with them.
+PARTS: Final = ("accept", "deliver", "peers", "flush", "deferred", "large", "many")
+PEERS_MODE: Final = ("deliver", "peers")
 WARM_UP: Final = 1000  # messages to each system before its first row
 WARM_BROKER: Final = 15_000
 WARM_BROKER_QUICK: Final = 4_000
+WARM_LARGE: Final = 30  # large messages, after which the broker's second compiler has seen their path
 
 
 class Bench:
@@ -50,7 +56,9 @@ class Bench:
         self.messages: int = options.messages or (1000 if options.quick else 2500)
         self.profile: bool = not options.no_profile
         self.quick: bool = options.quick
+        self.others = [name for name in OTHERS if name not in options.without and "peers" in options.only]
         self.results = Results(options.quick, self.rounds, load_before=os.getloadavg()[0])
+        self.results.versions = versions(["postfix", *self.others])
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gatepost-bench-")))
         self.folder.chmod(0o755)
         self.traces = stack.enter_context(trace_collector())
@@ -67,21 +75,48 @@ class Bench:
 
     def deliver(self) -> None:
         """Rows (c) and (d): until the last message lies in its Maildir."""
-        with (
-            gatepost_on_kafka(self.folder, "deliver", self.kafka, self.traces, deliver=True) as own,
-            gatepost_standalone(self.folder, self.traces) as alone,
-            postfix(self.folder / "postfix", hold=False) as peer,
-        ):
+        with ExitStack() as stack:
+            own = stack.enter_context(
+                gatepost_on_kafka(self.folder, "deliver", self.kafka, self.traces, deliver=True)
+            )
+            systems: list[System] = [
+                own,
+                stack.enter_context(gatepost_standalone(self.folder, self.traces)),
+                stack.enter_context(postfix(self.folder / "postfix")),
+                *(stack.enter_context(OTHERS[name](self.folder / name)) for name in self.others),
+            ]
+            for system in systems:
+                prove(system)
             self._warm_broker(own, deliver=True)
-            self._row("accept -> Maildir", [own, alone, peer], deliver=True)
+            self._row("accept -> Maildir", systems, deliver=True)
 
     def flush(self) -> None:
         """Row (c) with a broker that syncs as Postfix does."""
         with (
             gatepost_on_kafka(self.folder, "flushing", self.kafka, self.traces, deliver=True, flush=True) as own,
-            postfix(self.folder / "flush", hold=False) as peer,
+            postfix(self.folder / "flush") as peer,
         ):
             self._row("accept -> Maildir, synced", [own, peer], deliver=True, rounds=max(2, self.rounds // 2))
+
+    def deferred(self) -> None:
+        """The row of waiting mail: two installations, and twice the rounds, since the difference is small."""
+        many = MANY_QUICK if self.quick else MANY
+        few_name, many_name = f"waiting-{FEW}", f"waiting-{many}"
+        with (
+            gatepost_on_kafka(self.folder, few_name, self.kafka, self.traces, deliver=True) as few,
+            gatepost_on_kafka(self.folder, many_name, self.kafka, self.traces, deliver=True) as more,
+        ):
+            starts = [prepare(few, self.kafka, FEW), prepare(more, self.kafka, many)]
+            _say("\n".join(f"  {start}" for start in starts))
+            self._warm_broker(few, deliver=True)
+            for system in (few, more):
+                prove(system)
+                measure(system, WARM_UP, 50, deliver=True)
+            row = Row("accept -> Maildir beside waiting copies", 50, True)
+            counts = {few_name: self.messages, many_name: self.messages}
+            in_turn(row, [few, more], 2 * self.rounds, counts, _say)
+        self.results.deferred = Deferred(few_name, many_name, starts, row)
+        _say(f"  ratios {', '.join(f'{ratio:.2f}' for ratio in pair_ratios(self.results.deferred, broker=False))}")
 
     def large(self) -> None:
         """Row (e)."""
@@ -91,7 +126,8 @@ class Bench:
         ):
             systems: list[System] = [own, peer]
             for system in systems:
-                one_large(system)
+                for _ in range(WARM_LARGE):
+                    one_large(system)
                 self.results.quiet_ms[system.name] = quiet_wait_ms(system)
             for number in range(self.rounds):
                 for system in systems if number % 2 else reversed(systems):
@@ -117,19 +153,26 @@ class Bench:
 
     def _row(self, what: str, systems: Sequence[System], *, deliver: bool, rounds: int = 0) -> None:
         for system in systems:
-            measure(system, WARM_UP, 50, deliver=deliver)
+            slow = system.name in SLOW
+            measure(system, WARM_UP // SLOW_SHARE if slow else WARM_UP, 1 if slow else 50, deliver=deliver)
         for per_connection in (1, 50):
             _say(f"{what}, {per_connection} per connection")
             row = Row(what, per_connection, deliver)
-            counts = {system.name: self.messages for system in systems}
+            counts = {system.name: self._messages(system) for system in systems}
             self.results.rows.append(in_turn(row, systems, rounds or self.rounds, counts, _say))
             if self.profile:
                 self._profile(row, systems)
 
+    def _messages(self, system: System) -> int:
+        """In one round; with many per connection each of the 20 sessions sends at least so many."""
+        return self.messages // SLOW_SHARE if system.name in SLOW else self.messages
+
     def _profile(self, row: Row, systems: Sequence[System]) -> None:
         short = {line.system for line in lines([row]) if not line.met}
         for system in systems:
-            roles = {role: pid for role, pid in system.roles.items() if role not in ("broker", "postfix")}
+            if peer_of(system.name):
+                continue
+            roles = {role: pid for role, pid in system.roles.items() if role != "broker"}
             if system.name in short:
                 work = partial(measure, system, self.messages, row.per_connection, deliver=row.deliver)
                 name = f"{row.what}, {system.name}, {row.per_connection} per connection"
@@ -140,22 +183,60 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _parts(text: str) -> Sequence[str]:
+    return _among(text, PARTS)
+
+
+def _others(text: str) -> Sequence[str]:
+    return _among(text, tuple(OTHERS))
+
+
+def _among(text: str, known: Sequence[str]) -> Sequence[str]:
+    chosen = tuple(text.split(","))
+    if unknown := [name for name in chosen if name not in known]:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)} (there are {', '.join(known)})")
+    return chosen
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="about 3 minutes")
-    parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between them")
+    parser.add_argument("--quick", action="store_true", help="fewer messages and rounds: about 6 minutes")
+    parser.add_argument("--peers", action="store_true", help="quick, and only the rows with every peer: 3 minutes")
+    parser.add_argument("--only", type=_parts, default=PARTS, help=f"parts of: {','.join(PARTS)}")
+    parser.add_argument("--without", type=_others, default=(), help="peers to leave out: exim, haraka or both")
     parser.add_argument("--rounds", type=int, default=0)
     parser.add_argument("--messages", type=int, default=0, help="in one round of one system")
     parser.add_argument("--no-profile", action="store_true")
-    parser.add_argument("--output", type=Path, default=HERE, help="the folder of RESULTS.md and results.json")
+    parser.add_argument("--output", type=Path, help="folder of RESULTS.md and results.json; of a part: a new one")
     options = parser.parse_args()
+    if options.peers:
+        options.quick, options.no_profile, options.only = True, True, PEERS_MODE
+    options.output = _folder_for(options)
+    try:
+        _run(options)
+    except ProvisionError as error:
+        sys.exit(f"benchmarks/run.py: {error}")
+
+
+def _folder_for(options: argparse.Namespace) -> Path:
+    """Where the results go, made now and not when all is measured: only a whole run replaces the page."""
+    if options.output is not None:
+        output: Path = options.output
+        output.mkdir(parents=True, exist_ok=True)
+        return output
+    whole = set(options.only) == set(PARTS) and not (options.quick or options.without)
+    return HERE if whole else Path(tempfile.mkdtemp(prefix="gatepost-bench-results-"))
+
+
+def _run(options: argparse.Namespace) -> None:
     with ExitStack() as stack:
         bench = Bench(options, stack)
-        for part in options.only.split(","):
+        for part in dict.fromkeys("deliver" if part == "peers" else part for part in options.only):
             _say(f"== {part}")
             getattr(bench, part)()
     text = write(bench.results, options.output)
     print(text.split("## What falls short")[0])
+    _say(f"written: {options.output}/RESULTS.md")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""The systems compared: Gatepost on Kafka, Gatepost standalone, Postfix; each with its processes by role."""
+"""What is measured: Gatepost on Kafka and standalone, with its processes by role. The others are in peers.py."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,11 +12,12 @@ from typing import Any, Protocol
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from maildirs import Maildirs
+from process_tree import cpu_seconds
 from smtp_load import USERS
 
 from testbed.installation import Installation, Member
 from testbed.kafka import Kafka
-from testbed.postfix import Postfix
 
 LDIF = Path(__file__).resolve().parent.parent / "tests/data/ldap/example.ldif"
 PARTITIONS = 4
@@ -37,7 +37,7 @@ metadata: {name: mx}
 spec:
   target: {type: Listeners, listeners: [mx]}
   connection: {perHost: {concurrent: 1000}}
-  smtp: {limits: {messageSize: 60Mi}}
+  smtp: {limits: {messageSize: 60Mi, junkCommands: 1000000}}
 """
 
 
@@ -53,6 +53,12 @@ class System(Protocol):
     def roles(self) -> Mapping[str, int]:
         """The process id of each role's root."""
 
+    def cpu(self) -> Mapping[str, float]:
+        """The CPU seconds of each role so far."""
+
+    def holds(self, user: str, end: bytes) -> bool:
+        """Whether a message in the user's mailbox ends in these bytes (CRLF counts as LF)."""
+
     def delivered(self) -> int:
         """How many messages lie in the mailboxes.
 
@@ -61,14 +67,8 @@ class System(Protocol):
         """
 
 
-class _Maildirs:
-    """Counting what lies in the users' new/."""
-
-    def __init__(self, root: Path, names: Iterable[str]) -> None:
-        self._folders = [root / name / "new" for name in names]
-
-    def count(self) -> int:
-        return sum(len(os.listdir(folder)) for folder in self._folders if folder.exists())
+def _mailboxes(root: Path) -> Maildirs:
+    return Maildirs({user: root / f"{user}@example.test" for user in USERS})
 
 
 class GatepostOnKafka:
@@ -79,7 +79,7 @@ class GatepostOnKafka:
         self._kafka = kafka
         mailboxes = installation.of("mailbox")
         root = mailboxes[0].state / "mail-one" if mailboxes else installation.folder
-        self._mail = _Maildirs(root, (f"{user}@example.test" for user in USERS))
+        self._mail = _mailboxes(root)
 
     @property
     def edge(self) -> Member:
@@ -96,8 +96,14 @@ class GatepostOnKafka:
             "broker": self._kafka.nodes[0].pid,
         }
 
+    def cpu(self) -> Mapping[str, float]:
+        return cpu_seconds(self.roles)
+
     def delivered(self) -> int:
         return self._mail.count()
+
+    def holds(self, user: str, end: bytes) -> bool:
+        return self._mail.holds(user, end)
 
 
 class GatepostStandalone:
@@ -107,7 +113,7 @@ class GatepostStandalone:
 
     def __init__(self, installation: Installation) -> None:
         self.member = installation.members["standalone"]
-        self._mail = _Maildirs(self.member.state / "mail-one", (f"{user}@example.test" for user in USERS))
+        self._mail = _mailboxes(self.member.state / "mail-one")
 
     @property
     def port(self) -> int:
@@ -117,42 +123,14 @@ class GatepostStandalone:
     def roles(self) -> Mapping[str, int]:
         return {"standalone": self.member.pid}
 
-    def delivered(self) -> int:
-        return self._mail.count()
-
-
-class PostfixPeer:
-    """Postfix as Debian has it: to Maildirs, or with `hold` only as far as its queue, durably."""
-
-    def __init__(self, name: str, postfix: Postfix) -> None:
-        self.name = name
-        self._postfix = postfix
-        self._mail = _Maildirs(postfix.mail, USERS)
-
-    @property
-    def port(self) -> int:
-        return self._postfix.port
-
-    @property
-    def roles(self) -> Mapping[str, int]:
-        return {"postfix": self._postfix.server.pid}
+    def cpu(self) -> Mapping[str, float]:
+        return cpu_seconds(self.roles)
 
     def delivered(self) -> int:
         return self._mail.count()
 
-
-@contextmanager
-def postfix(folder: Path, *, hold: bool) -> Iterator[PostfixPeer]:
-    """With `hold` it puts what it has taken on hold: only smtpd and cleanup work, and the queue file is synced."""
-    folder.mkdir()
-    peer = Postfix(folder, users=USERS)
-    with (peer.mail.parent / "etc" / "main.cf").open("a") as settings:
-        # Or it would delay the answers to a session that says NOOP all the time.
-        settings.write("smtpd_junk_command_limit = 1000000\n")
-        if hold:
-            settings.write("smtpd_end_of_data_restrictions = check_client_access static:HOLD\n")
-    with peer:
-        yield PostfixPeer("postfix-hold" if hold else "postfix", peer)
+    def holds(self, user: str, end: bytes) -> bool:
+        return self._mail.holds(user, end)
 
 
 @contextmanager

@@ -9,8 +9,10 @@ import pytest
 from gatepost.backends.events_log import RECORD_BYTES, EventsLog, decode_events
 from gatepost.backends.log_memory import MemoryLog
 from gatepost.core import event_kinds
+from gatepost.core.ids import new_id
 from gatepost.core.ports.events import Event
 from gatepost.core.ports.log import Cleanup, TopicSpec
+from gatepost.core.sampling import SAMPLED, in_sample
 from gatepost.telemetry import metrics
 
 TOPIC = TopicSpec("events", Cleanup.EXPIRE, 2, 1000)
@@ -118,3 +120,26 @@ async def test_close_does_not_wait_for_an_append_that_hangs(
     events.emit(event(1))
     await events.close()
     assert events.dropped == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+async def test_what_went_well_is_sampled_by_message_and_the_rest_always_written(
+    log: MemoryLog, share: float
+) -> None:
+    messages = [new_id(moment) for moment in range(200)]
+    events = EventsLog(log, TOPIC.name, share=share)
+    await events.start()
+    for message in messages:
+        for kind in event_kinds.MEANING:
+            events.emit(Event(message, kind, at_ms=1))
+    await events.close()
+    found = {(event.id, event.kind) for event in there(log)}
+    sample = {message for message in messages if in_sample(message, share)}
+    expected = {
+        (message, kind)
+        for message in messages
+        for kind in event_kinds.MEANING
+        if kind not in SAMPLED or message in sample
+    }
+    assert found == expected
+    assert events.dropped == 0

@@ -18,6 +18,7 @@ import structlog
 
 from gatepost.core.ports.events import Event
 from gatepost.core.ports.log import Entry, Log, LogError
+from gatepost.core.sampling import is_written
 from gatepost.telemetry import metrics
 
 # About 3 s of a busy edge; at some 300 bytes each no more than 3 MB.
@@ -40,8 +41,10 @@ _decoder = msgspec.json.Decoder(Event)
 class EventsLog:
     """Implements the events port. Needs start(), and close() to write what is left."""
 
-    def __init__(self, log: Log, topic: str, *, buffer: int = BUFFER_EVENTS) -> None:
+    def __init__(self, log: Log, topic: str, *, buffer: int = BUFFER_EVENTS, share: float = 1.0) -> None:
+        """`share`: of how many messages (0 to 1) the events of going well are written (core/sampling)."""
         self._log = log
+        self._share = share
         self._topic = topic
         self._buffer: deque[bytes] = deque()
         self._most = buffer
@@ -63,6 +66,8 @@ class EventsLog:
 
     def emit(self, event: Event) -> None:
         """Hand an event over; when the buffer is full it is dropped and counted."""
+        if self._share < 1 and not is_written(event.kind, event.id, self._share):
+            return
         line = _encoder.encode(event)
         if len(self._buffer) >= self._most or len(line) > RECORD_BYTES or self._closing:
             self._dropped += 1
