@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -25,6 +29,8 @@ def test_time_level_and_service_stand_in_every_line() -> None:
         "id": "x",
         "seconds": 0.5,
         "service": "edge",
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
         "level": "info",
         "timestamp": "2027-01-15T08:00:00.123456Z",
     }
@@ -51,3 +57,29 @@ def test_an_exception_is_written_out() -> None:
         made = line("exception", event="oops", exc_info=True)
     assert "RuntimeError: for the test" in made["exception"]
     assert "exc_info" not in made
+
+
+_RAISE = """
+import structlog
+from gatepost.telemetry.logging import configure_logging
+
+configure_logging("text", "info", "edge")
+
+
+def deliver(message):
+    raise RuntimeError("for the test")
+
+
+try:
+    deliver("the words of a mail")
+except RuntimeError:
+    structlog.get_logger().exception("oops")
+"""
+
+
+def test_text_for_people_shows_no_values_of_variables() -> None:
+    """They would hold mail and passwords. Another process, since logging is set up once for each."""
+    done = subprocess.run([sys.executable, "-c", _RAISE], capture_output=True, text=True, check=True, timeout=60)
+    assert "RuntimeError: for the test" in done.stderr
+    # The source line that made the call is shown once; the value of `message` is not.
+    assert done.stderr.count("the words of a mail") <= done.stderr.count('deliver("the words of a mail")')
