@@ -8,9 +8,9 @@ BIN := $(VENV)/bin
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gatepost
 export PYTHONPATH := $(CURDIR)/tools
 PYTEST := $(BIN)/python -m pytest
-WORKERS ?= 2
+WORKERS ?= 4
 
-.PHONY: help run test check lint format types contracts fast test-servers test-kill test-node bench crds docs generated lock venv clean
+.PHONY: help run test check lint format types contracts fast test-servers test-kill test-node outages bench crds docs generated lock audit venv clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -71,22 +71,29 @@ fast: $(VENV)/.dev  ## tests without servers; < 60 s
 
 test-servers: $(VENV)/.dev  ## tests on real Kafka, slapd, DNS, Dovecot, Jaeger; < 5 min
 	@$(BIN)/python -m testbed.provision apt:servers kafka jaeger
-	@$(PYTEST) -q -n $(WORKERS) -m "servers and not kill and not node"
+	@$(PYTEST) -q -n 2 --dist loadgroup -m "servers and not kill and not node"
 
 test-kill: $(VENV)/.dev  ## kill -9 of every kind of process under load; < 5 min
 	@$(BIN)/python -m testbed.provision apt:servers kafka
 	@$(PYTEST) -q -m kill
 
+outages: $(VENV)/.dev  ## each dependency refused, hung, slow and back; writes docs/outages.md; < 5 min
+	@$(BIN)/python -m testbed.provision apt:servers kafka
+	@GATEPOST_WRITE_OUTAGES=1 $(PYTEST) -q tests/outages
+
 test-node: $(VENV)/.dev  ## the Kubernetes API and a real node, as root; < 5 min
 	@$(BIN)/python -m testbed.provision apt:node kafka kubernetes kubernetes-clients coredns image
 	@$(PYTEST) -q -m node
 
-bench: $(VENV)/.dev  ## benchmarks beside Postfix; writes benchmarks/RESULTS.md; about 10 min
+bench: $(VENV)/.dev  ## benchmarks beside Postfix, Exim, Haraka; writes benchmarks/RESULTS.md; about 15 min
 	@$(BIN)/python -m testbed.provision apt:servers apt:bench kafka
-	@$(BIN)/python benchmarks/run.py
+	@$(BIN)/python benchmarks/run.py $(BENCH)
 
 lock: $(VENV)/bin/uv  ## resolve the dependencies again
 	@bash tools/lock.sh
+
+audit: $(VENV)/bin/uv  ## known vulnerabilities of the locked dependencies; needs the network
+	@for file in requirements/*.txt; do $(BIN)/uv tool run pip-audit --disable-pip --require-hashes -r $$file || exit 1; done
 
 clean:  ## remove what was made in this folder (not the caches in $(CACHE))
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -38,15 +38,24 @@ trap 'kill "$builds" 2>/dev/null; rm -rf "$WORK"' EXIT
 
 pytest() { "$BIN/python" -m pytest -q "$@"; }
 
+both_parts_of_kubernetes() { # the API server's tests beside the node's: each mostly waits for the other side
+  pytest -m node --ignore=tests/node >"$WORK/api.log" 2>&1 &
+  local api=$! status=0
+  pytest -m node tests/node || status=1
+  wait "$api" || status=1
+  cat "$WORK/api.log"
+  return $status
+}
+
 lane 'lint' make --no-print-directory lint
 lane 'types' make --no-print-directory types
 lane 'contracts' make --no-print-directory contracts
 lane 'generated files are fresh' make --no-print-directory generated
-lane 'fast tests' pytest -n 2 -m 'not servers and not kill and not node and not proofs'
+lane 'fast tests' pytest -n 4 -m 'not servers and not kill and not node and not proofs'
 lane 'builds' built "$builds" "$WORK/builds.log"
 lane 'servers' pytest -n 2 --dist loadgroup -m 'servers and not kill and not node'
 lane 'kill -9' pytest -m kill
-lane 'Kubernetes' pytest -m node
+lane 'Kubernetes' both_parts_of_kubernetes
 lane 'requirements are proven' pytest -m proofs
 
 printf '\n%s in %s min: ' "$([ ${#failed[@]} -eq 0 ] && echo 'all lanes passed' || echo 'lanes failed')" \

@@ -124,7 +124,7 @@ async def test_a_message_arrives_byte_for_byte(
 ) -> None:
     sink.keywords = list(keywords)
     replies = await send(transport, sink, a_message("bob@example.org", '"a b"@example.org'))
-    assert replies == [RemoteReply(250, "2.0.0", "stored", "sink.test", "END")] * 2
+    assert replies == [RemoteReply(250, "2.0.0", "stored", "sink.test", "END", "DSN" in keywords)] * 2
     [transaction] = sink.await_transactions(1)
     assert transaction.data == RECEIVED + TEXT
     assert transaction.addresses == ["bob@example.org", '"a b"@example.org']
@@ -153,7 +153,11 @@ async def test_the_null_sender_and_dsn_parameters(transport: SmtpTransport, sink
 
 
 async def test_8bit_and_utf8_only_to_hosts_that_take_them(transport: SmtpTransport, sink: SmtpSink) -> None:
-    eight = a_message(body_type=BodyType.EIGHT_BIT_MIME)
+    eight = a_message(body="Subject: x\r\n\r\ngrün\r\n".encode(), body_type=BodyType.EIGHT_BIT_MIME)
+    mime = a_message(
+        body="MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\ngrün\r\n".encode(),
+        body_type=BodyType.EIGHT_BIT_MIME,
+    )
     utf8 = a_message("日@example.jp", body_type=BodyType.EIGHT_BIT_MIME)
     assert codes(await send(transport, sink, utf8)) == [(250, "2.0.0")]
     assert sink.transactions[0].parameters[1:] == ("BODY=8BITMIME", "SMTPUTF8")
@@ -165,6 +169,8 @@ async def test_8bit_and_utf8_only_to_hosts_that_take_them(transport: SmtpTranspo
     async with a_transport() as other:
         sink.keywords = ["PIPELINING"]
         assert codes(await send(other, sink, eight)) == [(554, "5.6.3")]
+        assert codes(await send(other, sink, mime)) == [(250, "2.0.0")]
+        assert b"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\ngr=C3=BCn\r\n" in sink.transactions[-1].data
         assert codes(await send(other, sink)) == [(250, "2.0.0")]
     assert len(sink.sessions) == 3
 
@@ -433,6 +439,92 @@ async def test_a_host_that_takes_no_data_is_left_in_time() -> None:
     assert "unknown" not in reply.text
 
 
+def slowly(*replies: bytes, drip: bytes = b"") -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]:
+    """A host whose replies come octet by octet, and behind them `drip` again and again."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def say(data: bytes) -> None:
+            for octet in data:
+                writer.write(bytes([octet]))
+                await writer.drain()
+                await asyncio.sleep(0.001)
+
+        for number, reply in enumerate(replies):
+            if number:
+                await reader.readline()
+            await say(reply)
+        while drip:
+            try:
+                writer.write(drip)
+                await writer.drain()
+                await asyncio.sleep(0.001)
+            except ConnectionError:
+                return
+        while await reader.readline() not in (b".\r\n", b""):
+            pass
+        await say(b"250 2.0.0 in parts\r\n")
+        await reader.readline()
+        await say(b"221 bye\r\n")
+
+    return serve
+
+
+async def test_a_reply_that_comes_in_parts_is_waited_for() -> None:
+    """However TCP cuts it."""
+    host_replies = (b"220-hi\r\n220 hi\r\n", b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n")
+    async with a_server(slowly(*host_replies)) as port, a_transport(PATIENT) as transport:
+        [reply] = await transport.send(HostPort("x", "127.0.0.1", port), a_message(), TlsUse.NEVER, HELO)
+    assert (reply.code, reply.text) == (250, "in parts")
+
+
+@pytest.mark.parametrize("replies", [0, 1, 2])
+@pytest.mark.parametrize("drip", [b"2", b"250-more\r\n", b"x"], ids=["one octet", "endless reply", "garbage"])
+async def test_a_reply_without_an_end_is_left(replies: int, drip: bytes) -> None:
+    """The limit is for a whole reply, not for each octet of it; and its size is bounded before that."""
+    host_replies = (b"220 hi\r\n", b"250 hi\r\n", b"250 ok\r\n")[:replies]
+    async with a_server(slowly(*host_replies, drip=drip)) as port, a_transport(changed(command=0.5)) as transport:
+        where = HostPort("x", "127.0.0.1", port)
+        with pytest.raises(HostFailure) as failure:
+            await transport.send(where, a_message(), TlsUse.NEVER, HELO)
+    assert failure.value.reply.code == 451
+    assert failure.value.reply.enhanced in ("4.4.2", "4.5.0")
+
+
+async def test_a_flood_of_replies_is_bounded() -> None:
+    """Also where each of them is honest: nobody reads them while the content is sent."""
+    host_replies = (b"220 hi\r\n", b"250 hi\r\n")
+    flood = b"".join([b"250-" + b"x" * 1900 + b"\r\n"] * 99 + [b"250 x\r\n"])
+    async with a_server(slowly(*host_replies, drip=flood)) as port, a_transport(PATIENT) as transport:
+        where = HostPort("x", "127.0.0.1", port)
+        async with asyncio.timeout(20):
+            replies = await transport.send(where, a_message(), TlsUse.NEVER, HELO)
+    assert replies[0].code == 451
+
+
+async def test_a_host_that_takes_a_little_now_and_then_is_left_in_time() -> None:
+    """A minute's octet is no progress: so much of the content must be taken within each limit."""
+
+    async def sipping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 hi\r\n")
+        for replies in (b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+            await reader.readline()
+            writer.write(replies)
+        transport: Any = writer.transport
+        while not closed.is_set():
+            transport.resume_reading()
+            await reader.read(1)
+            transport.pause_reading()
+            await asyncio.sleep(0.01)
+
+    closed = asyncio.Event()
+    async with a_server(sipping) as port, a_transport(changed(data_block=0.3)) as transport:
+        message = a_message(body=(b"x" * 998 + b"\r\n") * 40_000)
+        async with asyncio.timeout(20):
+            [reply] = await transport.send(HostPort("x", "127.0.0.1", port), message, TlsUse.NEVER, HELO)
+        closed.set()
+    assert (reply.code, reply.enhanced) == (451, "4.4.2")
+
+
 async def test_nobody_listens(transport: SmtpTransport) -> None:
     with SmtpSink() as gone:
         where = host(gone)
@@ -693,3 +785,17 @@ async def test_lmtp_does_not_fall_back_to_helo() -> None:
             with pytest.raises(HostFailure):
                 await send(transport, sink)
         assert sink.sessions[0].commands == [f"LHLO {HELO}"]
+
+
+async def test_a_host_with_limits_gets_several_messages(transport: SmtpTransport, sink: SmtpSink) -> None:
+    """RFC 9422: RCPTMAX and MAILMAX on one connection, the rest another time, and nobody twice."""
+    sink.keywords = ["PIPELINING", "LIMITS RCPTMAX=2 MAILMAX=2"]
+    replies = await send(transport, sink, a_message(*(f"{n}@example.org" for n in range(5))))
+    assert [reply.code for reply in replies] == [250, 250, 250, 250, 452]
+    first, second = sink.await_transactions(2)
+    assert first.addresses == ["0@example.org", "1@example.org"]
+    assert second.addresses == ["2@example.org", "3@example.org"]
+    assert first.data == second.data == RECEIVED + TEXT
+    # The connection has had all that it may have.
+    assert [reply.code for reply in await send(transport, sink)] == [250]
+    assert len(sink.sessions) == 2

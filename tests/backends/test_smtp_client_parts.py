@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from gatepost.backends.body import MemoryBody
 from gatepost.backends.smtp_client.commands import (
+    HostLimits,
     local_fault,
     mail_line,
     rcpt_line,
     read_extensions,
+    read_limits,
+    rounds,
     unfit,
 )
 from gatepost.backends.smtp_client.replies import (
@@ -251,3 +254,37 @@ def test_a_damaged_envelope_is_a_fault_of_ours(changes: dict[str, object]) -> No
     assert fault is not None
     assert (fault.code, fault.enhanced, fault.remote) == (451, "4.3.0", "")
     assert local_fault(a_message(reverse_path="", prepend=b"")) is None
+
+
+@pytest.mark.parametrize(
+    ("announced", "limits"),
+    [
+        ("RCPTMAX=20", HostLimits(recipients=20)),
+        ("mailmax=3 RCPTMAX=100 RcptDomainMax=1", HostLimits(3, 100, 1)),
+        ("", HostLimits()),
+        ("RCPTMAX=0 MAILMAX=-1 RCPTDOMAINMAX=1234567", HostLimits()),
+        ("RCPTMAX=x OTHER=5 MAILMAX=7", HostLimits(mails=7)),
+    ],
+)
+def test_limits_of_a_host(announced: str, limits: HostLimits) -> None:
+    """RFC 9422 4."""
+    assert read_limits({"LIMITS": announced}) == limits
+    assert read_limits({}) == HostLimits()
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "C", "c"]), min_size=1, max_size=30),
+    st.integers(1, 6),
+    st.integers(1, 3),
+)
+def test_rounds(domains: list[str], recipients: int, most_domains: int) -> None:
+    """Every place once, no round above a limit, and one round where one is enough."""
+    named = [TransportRecipient(str(n), f"{n}@{domain}.example") for n, domain in enumerate(domains)]
+    parts = rounds(named, HostLimits(recipients=recipients, domains=most_domains))
+    assert sorted(place for part in parts for place in part) == list(range(len(domains)))
+    for part in parts:
+        assert 1 <= len(part) <= recipients
+        assert len({domains[place].lower() for place in part}) <= most_domains
+    if len(domains) <= recipients and len({one.lower() for one in domains}) <= most_domains:
+        assert len(parts) == 1
+    assert len(rounds(named, HostLimits())) == 1

@@ -26,6 +26,9 @@ ALL_VALUES = ("least", "everything", "examples/trying-out", "examples/production
 # What the chart decides by itself, so that it can't be set.
 COMPUTED = {"log.sqlite", "log.topicPrefix", "log.kafka.bootstrapServers", "log.kafka.replicationFactor"}
 COMPUTED |= {"log.kafka.minInsyncReplicas", "log.kafka.createTopics", "log.kafka.security", "log.kafka.caFile"}
+COMPUTED |= {"log.kafka.saslMechanism", "log.kafka.certificateFile", "log.kafka.keyFile"}
+# The user's name is no secret and comes as a value, so no file is needed for it.
+COMPUTED |= {"log.kafka.usernameFile"}
 COMPUTED |= {"log.kafka.username", "log.kafka.passwordFile", "hostname", "directories", "listeners", "stores"}
 COMPUTED |= {"admin", "store", "state", "releaseNamespace", "domainOwnership"}
 
@@ -117,6 +120,9 @@ def test_values_arrive_in_the_settings(settings_of: Callable[..., Path]) -> None
     by_name = {listener.name: listener for listener in settings.listeners}
     assert by_name["submissions"].tls.implicit
     assert by_name["inside"].role is Role.INTERNAL
+    assert by_name["inside"].xclient.trusted_networks == ("192.0.2.8",)
+    assert by_name["mx"].proxy_protocol.trusted_networks == ()
+    assert by_name["inside"].proxy_protocol.trusted_networks == ("192.0.2.0/28",)
     assert by_name["submission"].tls.certificate_file == "/etc/gatepost/tls/submission/tls.crt"
     imap = settings.stores["imap"].lmtp
     assert imap is not None
@@ -225,6 +231,8 @@ def test_the_chart_has_the_generated_crds(helm: Any) -> None:
         (["kafka.bootstrapServers=null"], "kafka.dev.enabled=true"),
         (["kafka.dev.enabled=true"], "exclude each other"),
         (["kafka.sasl.username=u"], "passwordSecret"),
+        (["kafka.sasl.mechanism=GSSAPI"], "mechanism"),
+        (["kafka.tls.certificateSecret=c"], "kafka.tls.enabled"),
         (["listeners.mx.containerPort=25"], "containerPort"),
         (["listeners.mx.role=outside"], "role"),
         (["listeners.mx.tls.implicit=true"], "needs a certificate"),

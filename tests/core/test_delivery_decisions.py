@@ -12,7 +12,7 @@ from gatepost.core.address import Address, parse_address
 from gatepost.core.aftermath import Aftermath, Attempt, Scene, aftermath, put_aside
 from gatepost.core.compile import Surroundings, compile_manifests
 from gatepost.core.configuration import RetryPlan
-from gatepost.core.dsn import Failure, failure_notification
+from gatepost.core.dsn import Fate, failure_notification
 from gatepost.core.envelope import VERSION, Deferral, Destination, Envelope, Recipient, Trust
 from gatepost.core.hosts import HostError, NextHop, parse_host
 from gatepost.core.manifest.documents import read_objects
@@ -245,7 +245,7 @@ def test_a_dsn_to_an_unverified_sender_is_quarantined() -> None:
 
 
 def test_the_null_sender_gets_no_dsn() -> None:
-    failure = Failure(ENVELOPE.recipients[0], Reply(550, "5.0.0", "x"))
+    failure = Fate(ENVELOPE.recipients[0], Reply(550, "5.0.0", "x"))
     bounce = msgspec.structs.replace(ENVELOPE, reverse_path="")
     assert failure_notification(bounce, [failure], b"", "h", 0) is None
 
@@ -264,7 +264,7 @@ def test_a_repeated_step_writes_the_same_ids() -> None:
 
 
 def test_an_smtputf8_dsn_is_global() -> None:
-    failure = Failure(Recipient("山田@b.example", "01HF7YAT3V00000000000000X1"), Reply(550, "5.1.1", "x"))
+    failure = Fate(Recipient("山田@b.example", "01HF7YAT3V00000000000000X1"), Reply(550, "5.1.1", "x"))
     notification = failure_notification(ENVELOPE, [failure], HEADER, "mx.a.example", 0)
     assert notification is not None
     assert notification.envelope.smtputf8

@@ -94,3 +94,35 @@ def test_bad_durations(text: str) -> None:
 @pytest.mark.parametrize(("text", "value"), [("25Mi", 25 * 2**20), ("10k", 10000), ("7", 7), ("1Gi", 2**30)])
 def test_sizes(text: str, value: int) -> None:
     assert size_bytes(text) == value
+
+
+@pytest.mark.parametrize(
+    ("listener", "field"),
+    [
+        ("proxyProtocol: {trustedNetworks: [nonsense]}", "listeners[0].proxyProtocol.trustedNetworks[0]"),
+        ("xclient: {trustedNetworks: [10.0.0.1, 10.0.0.1/8]}", "listeners[0].xclient.trustedNetworks[1]"),
+        ("tls: {implicit: true}", "listeners[0].tls.implicit"),
+        ("tls: {clientCaFile: ca.pem}", "listeners[0].tls.clientCaFile"),
+        ("tls: {certificates: [{certificateFile: a, keyFile: ''}]}", "listeners[0].tls.certificates[0]"),
+        ("tls: {certificateFile: a}", "listeners[0].tls"),
+    ],
+)
+def test_listeners_that_cannot_be(tmp_path: Path, listener: str, field: str) -> None:
+    file = tmp_path / "gatepost.yaml"
+    file.write_text(f"listeners: [{{name: mx, address: '127.0.0.1:0', {listener}}}]\n")
+    with pytest.raises(ManifestError) as error:
+        load_settings(file, None, {})
+    assert field in str(error.value)
+
+
+def test_a_listener_with_everything(tmp_path: Path) -> None:
+    file = tmp_path / "gatepost.yaml"
+    file.write_text(
+        "listeners: [{name: mx, address: '127.0.0.1:0', proxyProtocol: {trustedNetworks: [10.0.0.0/8]}, "
+        "xclient: {trustedNetworks: [10.0.0.1]}, tls: {implicit: true, clientCaFile: ca.pem, "
+        "certificates: [{certificateFile: a, keyFile: b}, {certificateFile: c, keyFile: d}]}}]\n"
+    )
+    (listener,) = load_settings(file, None, {}).listeners
+    assert listener.proxy_protocol.trusted_networks == ("10.0.0.0/8",)
+    assert listener.xclient.trusted_networks == ("10.0.0.1",)
+    assert [pair.certificate_file for pair in listener.tls.certificates] == ["a", "c"]

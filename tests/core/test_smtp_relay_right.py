@@ -40,7 +40,26 @@ def test_nobody_without_a_reason() -> None:
     assert right(FAR, rules=()) is None
     assert right(FAR, client="198.51.100.1") is None
     assert right(FAR, sender="x@elsewhere.example") is None
-    assert right(FAR, sender=None) is None
+    assert right(FAR, sender=None, client="198.51.100.1") is None
+
+
+@pytest.mark.parametrize(
+    ("client", "domains", "recipient", "expected"),
+    [
+        ("192.0.2.7", ("Local",), FAR, Right.CLIENT_RULE),
+        ("192.0.2.7", ("other.example",), FAR, Right.CLIENT_RULE),
+        ("::ffff:192.0.2.7", ("Local",), FAR, Right.CLIENT_RULE),
+        ("192.0.3.7", ("Local",), FAR, None),
+        ("2001:db8::7", ("Local",), FAR, None),
+        ("192.0.2.7", ("Local",), "anyone@mx.example.net", None),
+        ("192.0.2.7", ("Local",), "friend%far.example@[198.51.100.9]", None),
+    ],
+)
+def test_the_null_sender(client: str, domains: tuple[str, ...], recipient: str, expected: Right | None) -> None:
+    """Notifications of servers in a listed network go out; nobody else's do."""
+    rules = (ClientRule(("192.0.2.0/24",), domains),)
+    assert right(recipient, sender=None, client=client, rules=rules) is expected
+    assert right(recipient, sender=None, client=client, rules=()) is None
 
 
 def test_client_rules() -> None:

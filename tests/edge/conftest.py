@@ -18,6 +18,8 @@ import uvloop
 
 from gatepost.backends.content_log import ContentLog
 from gatepost.backends.log_memory import MemoryLog
+from gatepost.backends.resolver_table import TableResolver
+from gatepost.backends.state_log import LogState
 from gatepost.core.address import Address
 from gatepost.core.configuration import (
     Configuration,
@@ -31,13 +33,18 @@ from gatepost.core.manifest.settings import (
     ListenerSettings,
     ListenerTls,
     LogSettings,
+    ProxyProtocol,
     Role,
     Settings,
     SqliteSettings,
+    Xclient,
 )
+from gatepost.core.ports.access_tables import AccessTables
 from gatepost.core.ports.directory import DirectoryUnavailable, Entry, EntryKind, Login, LoginVerdict
 from gatepost.core.ports.events import Event
 from gatepost.core.ports.log import Record
+from gatepost.core.ports.resolver import Resolver
+from gatepost.core.state_kinds import KINDS
 from gatepost.core.tables import Tables
 from gatepost.core.topics import Topics
 from gatepost.edge.server import EdgeDependencies, EdgeServer
@@ -194,6 +201,8 @@ class Edge:
     authority: Authority | None = None
     clients: list[Client] = field(default_factory=list)
     domains: tuple[DomainConfig, ...] = ()
+    state: LogState | None = None
+    resolver: TableResolver = field(default_factory=TableResolver)
 
     @property
     def port(self) -> int:
@@ -274,23 +283,37 @@ class MakeEdge:
         tracer: Tracer | None = None,
         log: MemoryLog | None = None,
         port: int = 0,
+        proxies: tuple[str, ...] = (),
+        xclient: tuple[str, ...] = (),
+        files: ListenerTls | None = None,
+        resolver: Resolver | None = None,
+        access_tables: AccessTables | None = None,
         **policy: Any,
     ) -> Edge:
         authority, issued = self._certificate() if tls or implicit else (None, None)
-        files = ListenerTls()
-        if issued is not None:
+        if issued is not None and files is None:
             files = ListenerTls(str(issued.certificate), str(issued.key), implicit)
+        listener = ListenerSettings(
+            LISTENER,
+            f"127.0.0.1:{port}",
+            role,
+            files or ListenerTls(),
+            ProxyProtocol(proxies),
+            Xclient(xclient),
+        )
         settings = Settings(
             hostname=HOSTNAME,
             log=LogSettings(sqlite=SqliteSettings(), append_timeout=append_timeout),
-            listeners=(ListenerSettings(LISTENER, f"127.0.0.1:{port}", role, files),),
+            listeners=(listener,),
             limits=limits or LimitSettings(),
         )
         log = log or MemoryLog()
         await log.start()
         topics = Topics()
         await log.ensure_topics(topics.specs((), 1))
-        directory, events = DictDirectory(), ListEvents()
+        state = LogState(log, topics.state, KINDS, lambda: NOW_MS)
+        await state.start()
+        directory, events, names = DictDirectory(), ListEvents(), TableResolver()
         directory.add("bob@example.test", password="secret-b")
         directory.add("alice@example.test", "sales@example.test", password="secret-a")
         directory.add("gone@example.test", enabled=False)
@@ -300,13 +323,15 @@ class MakeEdge:
             EdgeDependencies(
                 log=log,
                 content=ContentLog(log, topics.content_transit),
+                state=state,
                 directories={"people": directory},
+                resolver=resolver or names,
                 events=events,
                 tracer=tracer or Tracer("edge"),
                 topics=topics,
                 settings=settings,
                 now_ms=lambda: NOW_MS,
-                spool_folder=self._folder,
+                access=access_tables,
             )
         )
         configuration = Configuration(
@@ -314,7 +339,7 @@ class MakeEdge:
             domains if domains is not None else (domain(),),
             (ListenerPolicy(LISTENER, **policy),),
         )
-        edge = Edge(server, log, directory, events, configuration, authority)
+        edge = Edge(server, log, directory, events, configuration, authority, state=state, resolver=names)
         if configured:
             server.on_configuration(Tables(configuration))
         await server.start()
@@ -326,6 +351,9 @@ class MakeEdge:
             for client in edge.clients:
                 await client.close()
             await edge.server.close()
+            if edge.state is not None:
+                await edge.state.close()
+        for edge in self._edges:
             await edge.log.close()
             assert not edge.server.sessions, "a session was forgotten"
             assert edge.server.memory.reserved == 0, "memory was not given back"

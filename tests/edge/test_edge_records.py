@@ -60,7 +60,7 @@ async def test_received_field(edge: Edge) -> None:
     (one, _), (two, _) = edge.messages()
     assert one.prepend == (
         "Received: from client.example.org ([127.0.0.1])\r\n"
-        "\tby mx.example.test with ESMTP\r\n"
+        f"\tby mx.example.test with ESMTP (client port {one.client.port})\r\n"
         f"\tid {one.id}\r\n"
         "\tfor <bob@example.test>;\r\n"
         "\tMon, 21 Sep 2026 14:13:20 +0000\r\n"
@@ -79,7 +79,7 @@ async def test_smtputf8_message(edge: Edge) -> None:
     assert envelope.smtputf8
     assert envelope.reverse_path == "ä@xn--bcher-kva.example"
     assert envelope.recipients[0].address == "ü@example.test"
-    assert "with UTF8SMTP\r\n" in envelope.prepend
+    assert "with UTF8SMTP (" in envelope.prepend
 
 
 async def test_bare_postmaster_is_completed(edge: Edge) -> None:
@@ -109,9 +109,11 @@ async def test_a_refusal_is_one_line_an_event_and_a_count(edge: Edge) -> None:
         "decision": "refused",
         "listener": "mx",
         "client": "127.0.0.1",
+        "port": client.writer.get_extra_info("sockname")[1],
         "helo": "client.example.org",
+        "login": "",
         "from": "<mark@example.org>",
-        "to": "nobody@example.test",
+        "to": "<nobody@example.test>",
         "code": 550,
         "enhanced": "5.1.1",
         "check": "recipient",
@@ -140,7 +142,7 @@ async def test_an_acceptance_is_one_line_an_event_and_counts(edge: Edge) -> None
     (line,) = lines
     assert line["event"] == line["decision"] == "accepted"
     assert line["id"] == envelope.id
-    assert (line["from"], line["to"], line["client"]) == ("<alice@example.org>", "bob@example.test", "127.0.0.1")
+    assert (line["from"], line["to"], line["client"]) == ("<alice@example.org>", "<bob@example.test>", "127.0.0.1")
     (event,) = edge.events.all
     assert (event.id, event.kind, event.at_ms) == (envelope.id, "accepted", NOW_MS)
     header = edge.records()[0].header("traceparent")

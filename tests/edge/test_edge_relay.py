@@ -80,11 +80,12 @@ ELSEWHERE = (ClientRule(("192.0.2.0/24",), ("Local",)),)
         (INSIDE, "anybody@other.example", "250"),
         (INSIDE, "stranger@far.example", "550 5.7.1"),
         (INSIDE, "bob@sub.example.test", "550 5.7.1"),
-        (INSIDE, "", "550 5.7.1"),
+        (INSIDE, "", "250"),
+        (ELSEWHERE, "", "550 5.7.1"),
         (ELSEWHERE, "bob@example.test", "550 5.7.1"),
         ((), "bob@example.test", "550 5.7.1"),
     ],
-    ids=["local", "listed", "foreign", "subdomain", "null", "other-network", "no-rule"],
+    ids=["local", "listed", "foreign", "subdomain", "null", "null-outside", "other-network", "no-rule"],
 )
 async def test_relay_needs_the_network_and_the_sender_domain(
     make_edge: MakeEdge, rules: tuple[ClientRule, ...], sender: str, expected: str

@@ -35,7 +35,9 @@ async def encrypted(edge: Edge) -> Client:
     return client
 
 
+@pytest.mark.requirement("S4-72")
 async def test_starttls_and_a_message_over_it(make_edge: MakeEdge) -> None:
+    """RFC 3207 from EHLO to Received. Fails without STARTTLS on a listener."""
     edge = await make_edge(tls=True)
     client = await edge.client()
     client = await encrypted(edge)
@@ -173,7 +175,7 @@ def test_a_renewed_certificate_is_taken_and_a_broken_one_is_not(
     live = tmp_path / "tls.crt", tmp_path / "tls.key"
     shutil.copy(first.certificate, live[0])
     shutil.copy(first.key, live[1])
-    tls = TlsContext("mx", *live)
+    tls = TlsContext("mx", [live])
 
     def shown() -> str:
         """The certificate that a client would see."""
@@ -205,4 +207,4 @@ def test_a_renewed_certificate_is_taken_and_a_broken_one_is_not(
 
 def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(TlsError, match=r"listener 'mx': certificate .*nowhere\.crt"):
-        TlsContext("mx", tmp_path / "nowhere.crt", tmp_path / "nowhere.key")
+        TlsContext("mx", [(tmp_path / "nowhere.crt", tmp_path / "nowhere.key")])

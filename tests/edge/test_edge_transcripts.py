@@ -43,7 +43,7 @@ def policy_of(lines: list[str]) -> dict[str, Any]:
 
 def steps(lines: list[str]) -> Iterator[tuple[str, str]]:
     for line in lines:
-        if line and not line.startswith(("#", "%")):
+        if line and not line.startswith(("#", "%", "@", "!")):
             mark, _, text = line.partition(" ")
             yield mark, text
 
@@ -77,4 +77,10 @@ async def play(edge: Edge, client: Client, lines: list[str]) -> None:
 async def test_transcript(path: Path, make_edge: MakeEdge) -> None:
     lines = lines_of(path)
     edge = await make_edge(**policy_of(lines))
+    for line in lines:
+        if line.startswith("@ "):
+            name, kind, record = line[2:].split(" ", 2)
+            edge.resolver.add(name, kind, record)
+        elif line.startswith("! "):
+            edge.resolver.fail(*line[2:].split(" "))
     await play(edge, await edge.connect(), lines)

@@ -37,8 +37,16 @@ class _Keys(SpecPart, frozen=True):
     by_name: Annotated[dict[str, bool], msgspec.Meta(max_length=3)]
 
 
-class _Word(SpecPart, frozen=True):
+class _ReservedA(SpecPart, frozen=True, tag="A", tag_field="type"):
     namespace: bool
+
+
+class _ReservedB(SpecPart, frozen=True, tag="B", tag_field="type"):
+    other: bool
+
+
+class _Word(SpecPart, frozen=True):
+    choice: _ReservedA | _ReservedB
 
 
 class _Either(SpecPart, frozen=True):
@@ -98,7 +106,7 @@ def test_check_names_what_is_stale(tmp_path: Path, capsys: pytest.CaptureFixture
         (_Number, "x.number: an integer needs ge and le"),
         (_Huge, r"x.number: limits beyond 2\*\*53"),
         (_Keys, "x.byName: a map needs a max_length, and so do its keys"),
-        (_Word, "x.namespace: cannot be written in a rule"),
+        (_Word, "x.choice.namespace: cannot be written in a rule"),
         (_Either, "x.value: only tagged unions"),
     ],
 )

@@ -89,6 +89,26 @@ async def test_a_body_by_reference_is_read_back(world: Any, running: Any) -> Non
     assert store.stored["ann@a.example"].endswith(body)
 
 
+async def test_who_asked_is_told_of_the_delivery(world: Any, running: Any) -> None:
+    """RFC 3461 5.2.3: a small and a large message; the notification is durable before the record is finished."""
+    store = Store()
+    body = b"Subject: big\r\n\r\n" + b"x" * 300_000
+    reference = await world.content.write("id", MemoryBody(body), 10)
+    topic = world.topics.mailbox("local")
+    for name, more, value in (("ann", {}, b"Subject: small\r\n\r\n"), ("bob", {"content": reference}, b"")):
+        own = copy(world, name, **more)
+        recipient = msgspec.structs.replace(own.recipients[0], notify="SUCCESS")
+        await world.put(topic, msgspec.structs.replace(own, recipients=(recipient,)), value)
+    async with running(service(world, store)):
+        await world.finished(topic, world.topics.group("mailbox.local"), 2)
+    told = [record.value for record in await world.all(world.topics.accepted)]
+    assert len(told) == 2
+    for subject, address in ((b"small", b"ann@a.example"), (b"big", b"bob@a.example")):
+        (one,) = (value for value in told if b"Subject: " + subject in value)
+        assert b"Final-Recipient: rfc822; " + address + b"\r\nAction: delivered\r\nStatus: 2.0.0" in one
+    assert world.told.kinds() == [event_kinds.STORED] * 2
+
+
 async def test_a_damaged_body_is_quarantined(world: Any, running: Any) -> None:
     reference = await world.content.write("id", MemoryBody(b"abc" * 100_000), 10)
     wrong = msgspec.structs.replace(reference, sha256="0" * 64)
@@ -127,7 +147,7 @@ async def test_refused_makes_a_dsn(world: Any, running: Any) -> None:
 
 
 async def test_where_each_has_its_own_answer_none_waits_for_another(world: Any, running: Any) -> None:
-    """A kill then repeats only deliveries without an answer: the finished one is committed while the other hangs."""
+    """A kill then repeats only deliveries without an answer: others are finished while one hangs."""
 
     class Hanging(Store):
         def __init__(self) -> None:

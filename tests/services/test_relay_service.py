@@ -151,6 +151,22 @@ async def test_sent(world: Any, running: Any) -> None:
     assert world.told.kinds() == [event_kinds.SENT, event_kinds.SENT]
 
 
+async def test_who_asked_is_told_that_it_was_passed_on(world: Any, running: Any) -> None:
+    """RFC 3461 5.2.2: by us where the next hop does not report, else by the next hop."""
+    transport = Transport()
+    transport.answers["192.0.2.1"] = [OK, msgspec.structs.replace(OK, dsn=True)]
+    own = copy(world, "x@b.example", "y@b.example")
+    asked = tuple(msgspec.structs.replace(recipient, notify="SUCCESS") for recipient in own.recipients)
+    await world.put(world.topics.relay, msgspec.structs.replace(own, recipients=asked), b"Subject: s\r\n\r\n")
+    async with running(relay(world, transport)):
+        await world.finished(world.topics.relay, world.topics.group("relay"), 1)
+    assert [recipient.notify for recipient in transport.sent[0][1].recipients] == ["SUCCESS"] * 2
+    (told,) = await world.all(world.topics.accepted)
+    assert b"Final-Recipient: rfc822; x@b.example\r\nAction: relayed" in told.value
+    assert b"y@b.example" not in told.value
+    assert b"Subject: s" in told.value
+
+
 async def test_the_next_host_is_tried_when_one_fails(world: Any, running: Any) -> None:
     transport = Transport()
     transport.answers["192.0.2.1"] = HostFailure(RemoteReply(421, "4.3.2", "busy"))

@@ -139,7 +139,8 @@ def _properties(
         texts = docstrings.of_attributes(struct.cls)
         for field in struct.fields:
             name = field.encode_name
-            if _RESERVED.fullmatch(name) or not _FIELD.fullmatch(name):
+            # Only unions have rules that name their fields.
+            if (len(structs) > 1 and _RESERVED.fullmatch(name)) or not _FIELD.fullmatch(name):
                 raise SchemaError(f"{where}.{name}: cannot be written in a rule")
             schema = _schema(field.type, f"{where}.{name}")
             if field.name in texts:

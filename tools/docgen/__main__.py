@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 
 from docgen.metrics_page import metrics_page
+from docgen.replies_page import replies_page
 from docgen.settings_page import settings_page
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 
 
 def main() -> int:
-    pages = {"settings.md": settings_page(), "metrics.md": metrics_page()}
+    pages = {"settings.md": settings_page(), "metrics.md": metrics_page(), "replies.md": replies_page()}
     stale = []
     for name, text in pages.items():
         file = DOCS / name

@@ -141,6 +141,9 @@ topologySpreadConstraints:
 {{- if and .Values.kafka.tls.enabled .Values.kafka.tls.caSecret.name }}
 - {name: kafka-ca, mountPath: /etc/gatepost/kafka-ca, readOnly: true}
 {{- end }}
+{{- if .Values.kafka.tls.certificateSecret }}
+- {name: kafka-tls, mountPath: /etc/gatepost/kafka-tls, readOnly: true}
+{{- end }}
 {{- if .Values.kafka.sasl.username }}
 - {name: kafka-password, mountPath: /etc/gatepost/kafka-password, readOnly: true}
 {{- end }}
@@ -149,6 +152,9 @@ topologySpreadConstraints:
 {{- define "gatepost.kafka.volumes" -}}
 {{- if and .Values.kafka.tls.enabled .Values.kafka.tls.caSecret.name }}
 - {name: kafka-ca, secret: {secretName: {{ .Values.kafka.tls.caSecret.name }}, defaultMode: 0440}}
+{{- end }}
+{{- if .Values.kafka.tls.certificateSecret }}
+- {name: kafka-tls, secret: {secretName: {{ .Values.kafka.tls.certificateSecret }}, defaultMode: 0440}}
 {{- end }}
 {{- if .Values.kafka.sasl.username }}
 - {name: kafka-password, secret: {secretName: {{ .Values.kafka.sasl.passwordSecret.name }}, defaultMode: 0440}}

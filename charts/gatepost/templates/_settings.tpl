@@ -22,9 +22,16 @@ they look nobody up, and so need none of the directories' secrets.
 {{- if $v.kafka.tls.enabled -}}
 {{-   $_ := set $kafka "security" "Tls" -}}
 {{-   if $v.kafka.tls.caSecret.name }}{{ $_ := set $kafka "caFile" (printf "/etc/gatepost/kafka-ca/%s" $v.kafka.tls.caSecret.key) }}{{ end -}}
+{{-   if $v.kafka.tls.certificateSecret -}}
+{{-     $_ := set $kafka "certificateFile" "/etc/gatepost/kafka-tls/tls.crt" -}}
+{{-     $_ := set $kafka "keyFile" "/etc/gatepost/kafka-tls/tls.key" -}}
+{{-   end -}}
+{{- else if $v.kafka.tls.certificateSecret -}}
+{{-   fail "kafka.tls.certificateSecret needs kafka.tls.enabled=true" -}}
 {{- end -}}
 {{- if $v.kafka.sasl.username -}}
 {{-   if not $v.kafka.sasl.passwordSecret.name }}{{ fail "kafka.sasl.passwordSecret.name is needed with a username" }}{{ end -}}
+{{-   $_ := set $kafka "saslMechanism" $v.kafka.sasl.mechanism -}}
 {{-   $_ := set $kafka "username" $v.kafka.sasl.username -}}
 {{-   $_ := set $kafka "passwordFile" (printf "/etc/gatepost/kafka-password/%s" $v.kafka.sasl.passwordSecret.key) -}}
 {{- end -}}
@@ -86,6 +93,9 @@ they look nobody up, and so need none of the directories' secrets.
 {{-     $_ := set $entry "tls" $tls }}
 {{-   else if (default dict $listener.tls).implicit }}
 {{-     fail (printf "listeners.%s.tls.implicit needs a certificate: tls.secretName" $name) }}
+{{-   end }}
+{{-   range $key := list "proxyProtocol" "xclient" }}
+{{-     with (default dict (get $listener $key)).trustedNetworks }}{{ $_ := set $entry $key (dict "trustedNetworks" .) }}{{ end }}
 {{-   end }}
 {{ list $entry | toYaml }}
 {{- end }}

@@ -102,6 +102,7 @@ class LogState:
         self._news = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._caught_up = False
 
     # -- life
 
@@ -143,6 +144,10 @@ class LogState:
     def get(self, kind: Kind[T], key: str, now_ms: int) -> T | None:
         found: T | None = self._entries.of(kind).get(key, now_ms)
         return found
+
+    @property
+    def current(self) -> bool:
+        return self._caught_up and self._log.available
 
     def size(self, kind: Kind[T]) -> int:
         return len(self._entries.of(kind))
@@ -329,11 +334,13 @@ class LogState:
     async def _read_all(self, follower: Follower) -> None:
         """Apply what comes. A new follower begins at the start: all is applied again, in the same order."""
         self._read.clear()
+        self._caught_up = False
         while True:
             async with asyncio.timeout(HANGING_S):
                 records = await follower.fetch(FETCH_LIMIT_S)
             for record in records:
                 self._apply(record)
+            self._caught_up = self._caught_up or follower.caught_up
             if records and self._takes:
                 self._settle_overtaken()
             if records and self._unread:

@@ -29,6 +29,10 @@ class MemoryState:
         found: T | None = self._entries.of(kind).get(key, now_ms)
         return found
 
+    @property
+    def current(self) -> bool:
+        return not self.away
+
     def size(self, kind: Kind[T]) -> int:
         return len(self._entries.of(kind))
 

@@ -18,14 +18,16 @@ import structlog
 
 from gatepost.backends.content_log import ContentLog
 from gatepost.backends.events_log import EventsLog
+from gatepost.cli.log_instance import check_instance
 from gatepost.core.manifest.quantities import size_bytes
 from gatepost.core.manifest.read import ManifestError
 from gatepost.core.manifest.settings import DirectorySettings, Settings
 from gatepost.core.ports.configuration import ConfigurationSource
 from gatepost.core.ports.directory import Directory, DirectoryUnavailable
-from gatepost.core.ports.log import Log, LogUnavailable, TopicSpec
+from gatepost.core.ports.log import Log, LogMisconfigured, LogUnavailable, TopicSpec
 from gatepost.core.ports.resolver import Resolver
 from gatepost.core.ports.store import Store
+from gatepost.core.rights import rights_of
 from gatepost.core.tables import Tables
 from gatepost.core.topics import Topics
 from gatepost.edge.server import EdgeServer
@@ -36,6 +38,8 @@ from gatepost.router.near import NearStores
 from gatepost.router.service import Router, RouterDependencies
 from gatepost.telemetry import metrics
 from gatepost.telemetry.tracing import Tracer
+from gatepost.work.content_trimming import ContentTrimmer
+from gatepost.work.quarantine import Quarantine
 from gatepost.work.trimming import Trimmer
 
 LOG_RETRY_S: Final = 2.0
@@ -65,9 +69,12 @@ class Assembly:
         self.log: Log = self._make_log()
         spool_above = size_bytes(settings.limits.spool_above)
         self.content = ContentLog(self.log, self.topics.content_transit, spool_above=spool_above, folder=self.state)
-        self.events = EventsLog(self.log, self.topics.events)
+        kept = ContentLog(self.log, self.topics.content_kept, spool_above=spool_above, folder=self.state)
+        self.quarantine = Quarantine(self.topics, self.content, kept)
+        self.events = EventsLog(self.log, self.topics.events, share=settings.telemetry.event_sampling)
         self.directories: dict[str, Directory] = {}
         self._maildirs: dict[str, Store] = {}
+        self.store_name = ""  # of a mailbox process
         self.configuration: ConfigurationSource | None = None
 
     async def __aenter__(self) -> Assembly:
@@ -101,8 +108,11 @@ class Assembly:
         while True:
             try:
                 await self.log.start()
+                check_instance(self.state, self.settings.log, await self.log.instance_id())
+                await self._check_rights()
                 for warning in await self.log.ensure_topics(self.topic_specs()):
                     _log.warning("log.warning", reason=warning)
+                await self._check_rights()  # topics that were just made as well
             except LogUnavailable as error:
                 if not wait:
                     raise
@@ -111,6 +121,20 @@ class Assembly:
                 self.log_ready.set()
                 return
             await asyncio.sleep(LOG_RETRY_S)
+
+    async def _check_rights(self) -> None:
+        if self.settings.log.kafka is None:
+            return
+        from gatepost.backends.log_kafka import KafkaLog
+
+        assert isinstance(self.log, KafkaLog)
+        needed = rights_of(self.service, self.topics, tuple(self.settings.stores), self.store_name)
+        missing = await self.log.missing_rights(needed)
+        if missing:
+            raise LogMisconfigured(
+                f"the {self.service}'s principal lacks {', '.join(map(str, missing))} "
+                "(docs/operations.md has what each service needs)"
+            )
 
     async def start_directories(self) -> None:
         """Start all directories; one that is away does not stop the process, its questions get 4xx."""
@@ -133,7 +157,8 @@ class Assembly:
         assert directory.ldif is not None
         return LdifDirectory(directory.ldif, self.base)
 
-    async def _resolver(self) -> Resolver:
+    async def resolver(self) -> Resolver:
+        """A started resolver. Raises ManifestError when the settings' servers are none."""
         from gatepost.backends.resolver_dns import DnsResolver
 
         try:
@@ -145,19 +170,35 @@ class Assembly:
         return resolver
 
     async def edge(self) -> EdgeServer:
+        from gatepost.backends.access_file import AccessFiles
+        from gatepost.backends.ban_requests import BanRequests
+        from gatepost.backends.state_log import LogState
+        from gatepost.core.state_kinds import KINDS
         from gatepost.edge.dependencies import EdgeDependencies
 
+        state = LogState(self.log, self.topics.state, KINDS, now_ms)
+        await state.start()
+        self._stack.push_async_callback(state.close)
+        if self.settings.log.sqlite is not None:  # its owner writes for `gatepost bans` as well
+            requests = BanRequests(self.state, state, self.events, now_ms)
+            await requests.start()
+            self._stack.push_async_callback(requests.close)
+        access = AccessFiles(self.base)
+        await access.start()
+        self._stack.push_async_callback(access.close)
         return EdgeServer(
             EdgeDependencies(
                 log=self.log,
                 content=self.content,
+                state=state,
                 directories=self.directories,
+                resolver=await self.resolver(),
                 events=self.events,
                 tracer=self.tracer,
                 topics=self.topics,
                 settings=self.settings,
                 now_ms=now_ms,
-                spool_folder=self.state,
+                access=access,
             )
         )
 
@@ -168,8 +209,9 @@ class Assembly:
             RouterDependencies(
                 log=self.log,
                 content=self.content,
+                quarantine=self.quarantine,
                 directories=self.directories,
-                resolver=await self._resolver(),
+                resolver=await self.resolver(),
                 events=self.events,
                 tracer=self.tracer,
                 topics=self.topics,
@@ -189,7 +231,8 @@ class Assembly:
             RelayDependencies(
                 log=self.log,
                 content=self.content,
-                resolver=await self._resolver(),
+                quarantine=self.quarantine,
+                resolver=await self.resolver(),
                 transport=transport,
                 events=self.events,
                 tracer=self.tracer,
@@ -200,10 +243,11 @@ class Assembly:
                 now_ms=now_ms,
             )
         )
-        return service, RetryReader(self.log, self.topics, now_ms)
+        return service, RetryReader(self.log, self.topics, self.quarantine, now_ms)
 
     async def mailbox(self, name: str) -> MailboxService:
         """The service of one store. Raises OSError when the store is not usable or owned by another process."""
+        self.store_name = name
         store = self._store(name)
         await store.start()
         self._stack.push_async_callback(store.close)
@@ -213,6 +257,7 @@ class Assembly:
             MailboxDependencies(
                 log=self.log,
                 content=self.content,
+                quarantine=self.quarantine,
                 store=store,
                 store_name=name,
                 events=self.events,
@@ -220,6 +265,7 @@ class Assembly:
                 topics=self.topics,
                 hostname=self.settings.hostname,
                 now_ms=now_ms,
+                together=self.settings.stores[name].maildir is not None,
             )
         )
 
@@ -240,6 +286,10 @@ class Assembly:
     def trimmer(self, *work: tuple[str, str]) -> Trimmer:
         """Trims these (topic, group) pairs. The embedded log does this by itself."""
         return Trimmer(self.log, work)
+
+    def content_trimmer(self, ours: Callable[[], bool]) -> ContentTrimmer:
+        """Trims bodies that nothing refers to any more, while `ours` says that this process is the one to do it."""
+        return ContentTrimmer(self.log, self.topics, tuple(self.settings.stores), ours, now_ms)
 
     async def configure(self, source: ConfigurationSource, use: Sequence[Callable[[Tables], None]]) -> None:
         """Start a source and give its tables to the services, now and at each change."""

@@ -6,9 +6,12 @@ import argparse
 import json
 from pathlib import Path
 
+from gatepost.backends.access_file import read_access_file
 from gatepost.backends.config_dir import SETTINGS_FILE, compile_directory
 from gatepost.backends.settings_file import load_settings
+from gatepost.core.access.entry import AccessError
 from gatepost.core.compile.surroundings import surroundings
+from gatepost.core.configuration import Configuration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,13 +33,30 @@ def run(options: argparse.Namespace) -> int:
         }
         for key, conditions in sorted(compiled.conditions.items())
     ]
+    tables = _access_tables(directory, compiled.configuration)
+    ok = not compiled.rejected and all(size is not None for size, _ in tables.values())
     if options.output == "json":
-        print(json.dumps({"ok": not compiled.rejected, "objects": rows}, ensure_ascii=False))
+        access = [{"file": file, "rules": size, "fault": fault} for file, (size, fault) in tables.items()]
+        print(json.dumps({"ok": ok, "objects": rows, "accessTables": access}, ensure_ascii=False))
     else:
         bad = dict(compiled.rejected)
         for key in sorted(compiled.conditions):
             print(f"{key}: {bad[key].reason}: {bad[key].message}" if key in bad else f"{key}: ok")
             for warning in compiled.warnings.get(key, ()):
                 print(f"  warning: {warning}")
+        for file, (size, fault) in tables.items():
+            print(f"access table {file}: {fault or f'{size} rules'}")
         print(f"{len(compiled.conditions)} objects, {len(bad)} refused")
-    return 1 if compiled.rejected else 0
+    return 0 if ok else 1
+
+
+def _access_tables(directory: Path, configuration: Configuration) -> dict[str, tuple[int | None, str]]:
+    """File -> number of rules, or None and the fault; of every table that a policy names."""
+    found: dict[str, tuple[int | None, str]] = {}
+    for policy in configuration.listeners:
+        for table in policy.access.tables if policy.access is not None else ():
+            try:
+                found[table.file] = (read_access_file(directory / table.file).size, "")
+            except AccessError as error:
+                found[table.file] = (None, str(error))
+    return found

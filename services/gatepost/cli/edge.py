@@ -6,6 +6,7 @@ import argparse
 
 from gatepost.cli.assembly import Assembly
 from gatepost.cli.service import Running, add_service_arguments, run_service
+from gatepost.cli.startup import addresses_of
 
 add_arguments = add_service_arguments
 
@@ -23,4 +24,6 @@ async def _build(parts: Assembly) -> Running:
         early=edge.start,
         ready={"edge": edge.not_ready},
         close=edge.close,
+        addresses=lambda: addresses_of(parts.settings, edge),
+        names=True,
     )

@@ -6,6 +6,7 @@ from gatepost.backends.content_log import ContentLog
 from gatepost.backends.log_sqlite.view import SqliteLogView
 from gatepost.cli.looking import read_topic
 from gatepost.core.envelope import Envelope, EnvelopeError
+from gatepost.core.leaving import leaving, leaving_bytes
 from gatepost.core.ports.content import ContentDamaged
 from gatepost.core.ports.log import Log, LogGap, LogMisconfigured
 from gatepost.core.records import Item, read_item
@@ -44,12 +45,12 @@ async def _whole(log: Log | SqliteLogView, topics: Topics, item: Item) -> bytes 
     envelope: Envelope = item.envelope
     head = envelope.prepend.encode("utf-8", "surrogateescape")
     if envelope.content is None:
-        return head + item.inline
+        return head + leaving_bytes(item.inline, envelope.strip)
     try:
         body = await ContentLog(log, topics.content_transit).read(envelope.content, READ_LIMIT_S)  # type: ignore[arg-type]
     except (LogGap, ContentDamaged):
         return None
     try:
-        return head + body.whole()
+        return head + leaving(body, envelope.strip).whole()
     finally:
         body.close()

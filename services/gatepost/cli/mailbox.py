@@ -7,6 +7,7 @@ import argparse
 from gatepost.cli.assembly import Assembly
 from gatepost.cli.service import Running, add_service_arguments, run_service
 from gatepost.core.manifest.read import ManifestError
+from gatepost.work.backlog import Queue
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,8 @@ def run(options: argparse.Namespace) -> int:
             work=[service.run, trimmer.run],
             stopping=[service.stop, trimmer.stop],
             on_configuration=service.on_configuration,
+            ready={"log gap": service.gap},
+            queues=[Queue(parts.topics.mailbox(name), parts.topics.group(f"mailbox.{name}"))],
         )
 
     return run_service(options, "mailbox", build)

@@ -12,6 +12,9 @@ from typing import Any, Final
 import structlog
 import uvloop
 
+from gatepost.cli.allocator import keep_memory
+from gatepost.cli.systemd import tell_service_manager
+
 STOP_LIMIT_S: Final = 40.0  # Kubernetes' grace period, by the chart, is a little longer
 
 COLLECT_AFTER: Final = 20_000  # new objects: at most some 10 MB of garbage, and a pause of some ms
@@ -27,6 +30,7 @@ def run_process(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> i
 
     async def supervised() -> None:
         _tame_collector()
+        keep_memory()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
@@ -34,6 +38,7 @@ def run_process(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> i
         def on_signal() -> None:
             if stop.is_set() and task is not None:
                 task.cancel()
+            tell_service_manager("STOPPING=1", "STATUS=ends what is under way")
             stop.set()
 
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -7,6 +7,7 @@ import argparse
 from gatepost.cli.assembly import Assembly
 from gatepost.cli.service import Running, add_service_arguments, run_service
 from gatepost.core.topics import RETRY_TIERS
+from gatepost.work.backlog import Queue, retry_queues
 
 add_arguments = add_service_arguments
 
@@ -26,4 +27,7 @@ async def _build(parts: Assembly) -> Running:
         work=[relay.run, retries.run, trimmer.run],
         stopping=[relay.stop, retries.stop, trimmer.stop],
         on_configuration=relay.on_configuration,
+        ready={"log gap": relay.gap, "log gap (retry)": retries.gap},
+        queues=[Queue(topics.relay, topics.group("relay")), *retry_queues(topics)],
+        names=True,
     )

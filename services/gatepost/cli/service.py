@@ -11,25 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import structlog
 
 from gatepost.backends.config_log import LogConfiguration
 from gatepost.backends.settings_file import load_settings
+from gatepost.cli import startup
 from gatepost.cli.assembly import Assembly, now_ms
+from gatepost.cli.logs import logs
 from gatepost.cli.process import run_process, run_until, unwrapped
+from gatepost.cli.systemd import tell_service_manager
 from gatepost.core.manifest.settings import Settings
 from gatepost.core.tables import Tables
 from gatepost.telemetry.health import Check, HealthServer
-from gatepost.telemetry.logging import configure_logging
-
-_log = structlog.get_logger()
+from gatepost.work.backlog import BacklogGauge, Queue
 
 
 class Running(msgspec.Struct):
     """A service as its command has put it together.
 
     `work` runs once the log's topics are known to be right; `early` begins at once (an edge must be able to
-    say 421 while the log is away). `stopping` is called in order.
+    say 421 while the log is away). `stopping` is called in order. `queues` are those that it works on, `addresses`
+    what it listens on; `names` is whether others know us by our name in DNS (we greet, or are greeted).
     """
 
     work: Sequence[Callable[[], Coroutine[Any, Any, None]]]
@@ -38,6 +39,9 @@ class Running(msgspec.Struct):
     early: Callable[[], Awaitable[None]] | None = None
     ready: dict[str, Check] = {}
     close: Callable[[], Awaitable[None]] | None = None
+    queues: Sequence[Queue] = ()
+    addresses: Callable[[], dict[str, str]] = dict
+    names: bool = False
 
 
 Build = Callable[[Assembly], Awaitable[Running]]
@@ -52,8 +56,7 @@ def run_service(options: argparse.Namespace, service: str, build: Build) -> int:
     """Run one service until SIGTERM."""
     file: Path = options.config
     settings = load_settings(file, options.state)
-    configure_logging(settings.telemetry.log_format, settings.telemetry.log_level, service)
-    with unwrapped():
+    with logs(settings, service), unwrapped():
         return run_process(lambda stop: _main(file, settings, service, build, stop))
 
 
@@ -72,6 +75,7 @@ async def _main(file: Path, settings: Settings, service: str, build: Build, stop
         try:
             if running.early is not None:
                 await running.early()
+            tell_service_manager("READY=1", f"STATUS={service} of {settings.hostname}; waiting for the log")
             await _work(parts, running, service, stop)
         finally:
             if running.close is not None:
@@ -88,10 +92,13 @@ async def _work(parts: Assembly, running: Running, service: str, stop: asyncio.E
 
     async def connect() -> None:
         await parts.connect_log(wait=True)
-        _log.info("service.ready", service=service)
+        startup.started(parts, running.addresses(), await startup.backlogs(parts, running.queues))
+        tell_service_manager(f"STATUS={service} of {parts.settings.hostname}; at work")
         await stop.wait()
 
     await parts.configure(source, [running.on_configuration])
-    works = [connect(), *(after_log(work) for work in running.work)]
-    release = [parts.log_ready.set] if running.work else []
-    await run_until(stop, works, [*running.stopping, *release])
+    gauge = BacklogGauge(parts.log, running.queues, now_ms)
+    works = [connect(), after_log(gauge.run), *(after_log(work) for work in running.work)]
+    if running.names:
+        works.append(startup.own_names(parts, stop))
+    await run_until(stop, works, [*running.stopping, gauge.stop, parts.log_ready.set])

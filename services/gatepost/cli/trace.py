@@ -12,18 +12,17 @@ from typing import Final
 import msgspec
 
 from gatepost.backends.events_log import decode_events
-from gatepost.backends.log_sqlite.view import SqliteLogView
 from gatepost.backends.settings_file import load_settings
+from gatepost.cli.looking import log_of, read_topic, settings_file
 from gatepost.core.event_kinds import MEANING
 from gatepost.core.ids import is_id, time_of
 from gatepost.core.manifest.read import ManifestError
-from gatepost.core.manifest.settings import Settings
 from gatepost.core.message import date_time
 from gatepost.core.ports.events import Event
-from gatepost.core.ports.log import Log, Record
+from gatepost.core.ports.log import Record
+from gatepost.core.sampling import in_sample
 from gatepost.core.topics import Topics
 
-FETCH_LIMIT_S: Final = 1.0
 READ_LIMIT_S: Final = 60.0
 
 
@@ -38,12 +37,18 @@ def run(options: argparse.Namespace) -> int:
     message_id: str = options.id.upper()
     if not is_id(message_id):
         raise ManifestError("the command line", "ID", f"{options.id!r} is not a message id (26 letters and digits)")
-    file = options.config / "gatepost.yaml" if options.config.is_dir() else options.config
+    file = settings_file(options.config)
     events = asyncio.run(_collect(file, options.state, message_id))
     if options.output == "json":
         print(json.dumps([msgspec.to_builtins(event) for event in events], ensure_ascii=False, indent=2))
     else:
         _print(message_id, events)
+    if not in_sample(message_id, share := load_settings(file, options.state).telemetry.event_sampling):
+        print(
+            f"telemetry.eventSampling is {share:g} and {message_id} is not in the sample: of such a message only "
+            "refusals, deferrals, failures and the like are written, not accepted, routed, stored and sent",
+            file=sys.stderr,
+        )
     return 0 if events else 1
 
 
@@ -51,48 +56,34 @@ async def _collect(file: Path, state: Path | None, message_id: str) -> list[Even
     """Read the events from the time in the id on; a copy's events name their parent."""
     settings = load_settings(file, state)
     topics = Topics(settings.log.topic_prefix)
-    log = _log_of(settings)
-    await log.start()
+    log = log_of(settings, "trace")
     everything: list[Event] = []
+    await log.start()
     try:
-        follower = log.follower(topics.events, since_ms=time_of(message_id))
-        await follower.start()
-        try:
-            async with asyncio.timeout(READ_LIMIT_S):
-                while not follower.caught_up:
-                    for record in await follower.fetch(FETCH_LIMIT_S):
-                        everything += _events(record)
-        finally:
-            await follower.close()
+        async with asyncio.timeout(READ_LIMIT_S):
+            async for records in read_topic(log, topics.events, since_ms=time_of(message_id)):
+                for record in records:
+                    everything += events_of(record)
     finally:
         await log.close()
-    return _family(message_id, everything)
+    return family({message_id}, everything)
 
 
-def _log_of(settings: Settings) -> Log | SqliteLogView:
-    """Kafka, or a look into the embedded log, which belongs to the process that runs."""
-    if settings.log.sqlite is not None:
-        return SqliteLogView(Path(settings.state) / settings.log.sqlite.file)
-    from gatepost.backends.log_kafka import KafkaLog
-
-    assert settings.log.kafka is not None
-    return KafkaLog(settings.log.kafka, client_id="gatepost-trace")
-
-
-def _family(message_id: str, everything: list[Event]) -> list[Event]:
-    """The events of a message, of what it came out of, and of all that came out of it; each once, by time."""
-    family = {message_id}
+def family(ids: set[str], everything: list[Event]) -> list[Event]:
+    """The events of messages, of what they came out of, and of all that came out of them; each once, by time."""
+    known = set(ids)
     grown = True
     while grown:
-        related = {event.id for event in everything if event.parent in family}
-        related |= {event.parent for event in everything if event.id in family and event.parent}
-        grown = not related <= family
-        family |= related
-    found = {msgspec.json.encode(event): event for event in everything if event.id in family}
+        related = {event.id for event in everything if event.parent in known}
+        related |= {event.parent for event in everything if event.id in known and event.parent}
+        grown = not related <= known
+        known |= related
+    found = {msgspec.json.encode(event): event for event in everything if event.id in known}
     return sorted(found.values(), key=lambda event: event.at_ms)
 
 
-def _events(record: Record) -> list[Event]:
+def events_of(record: Record) -> list[Event]:
+    """The events in a record; none when it is none of ours."""
     try:
         return list(decode_events(record.value))
     except msgspec.MsgspecError:

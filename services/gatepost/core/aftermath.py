@@ -10,13 +10,14 @@ from collections.abc import Sequence
 import msgspec
 
 from gatepost.core.configuration import RetryPlan
-from gatepost.core.dsn import Failure, failure_notification, may_notify
+from gatepost.core.dsn import Action, Fate, failure_notification, may_notify, success_notification
 from gatepost.core.envelope import Envelope, Recipient
 from gatepost.core.ports.log import Entry
 from gatepost.core.ports.transport import RemoteReply
 from gatepost.core.records import Item, work_entry
 from gatepost.core.reply import Reply
 from gatepost.core.retry import GiveUp, TryAgain, deferred, next_attempt
+from gatepost.core.stopped import stopped_notification
 from gatepost.core.topics import Topics
 
 
@@ -41,15 +42,21 @@ class Aftermath(msgspec.Struct, frozen=True):
     deferred: tuple[Told, ...]
     failed: tuple[Told, ...]
     notified: bool
+    success: str = ""
+    """Which success a notification tells of (delivered, relayed); empty: nobody asked."""
 
 
 class Scene(msgspec.Struct, frozen=True):
-    """What is the same for all attempts of a process: names, the topic to return to, the time."""
+    """What is the same for all attempts of a process: names, the topic to return to, the time.
+
+    `delivers`: what succeeds is in its mailbox; else it was passed on.
+    """
 
     topics: Topics
     hostname: str
     return_topic: str
     now_ms: int
+    delivers: bool = False
 
 
 def aftermath(
@@ -60,10 +67,12 @@ def aftermath(
     scene: Scene,
     traceparent: bytes | None,
     key: bytes | None,
+    return_path: str | None = None,
 ) -> Aftermath:
     """Sort the attempts and return the records that must be durable before the input is finished.
 
-    `header` is the start of the message, for the notification; it may be empty when nothing can fail.
+    `header` is the start of the message, for notifications; it may be empty when nothing can fail and nobody wants
+    to be told of a success. `return_path` is where they go when the message left with another reverse-path.
     """
     envelope = item.envelope
     sent = [attempt for attempt in attempts if attempt.reply.code < 400]
@@ -78,15 +87,21 @@ def aftermath(
             case GiveUp(age_s=age):
                 failed += [_expired(attempt, age) for attempt in later]
                 later = []
-    notification = _notification(envelope, failed, header, scene, traceparent) if failed else None
+    told = envelope if return_path is None else msgspec.structs.replace(envelope, reverse_path=return_path)
+    notification = _notification(told, failed, header, scene, traceparent) if failed else None
     if notification is not None:
         entries.append(notification)
+    action = Action.DELIVERED if scene.delivers else Action.RELAYED
+    success = _success(told, action, sent, header, scene, traceparent) if sent else None
+    if success is not None:
+        entries.append(success)
     return Aftermath(
         tuple(entries),
         tuple(Told(attempt.recipient, attempt.reply) for attempt in sent),
         tuple(Told(attempt.recipient, attempt.reply, tier) for attempt in later),
         tuple(Told(attempt.recipient, attempt.reply) for attempt in failed),
         notification is not None,
+        action.value if success is not None else "",
     )
 
 
@@ -125,16 +140,32 @@ def _expired(attempt: Attempt, age_s: float) -> Attempt:
 def _notification(
     envelope: Envelope, failed: Sequence[Attempt], header: bytes, scene: Scene, traceparent: bytes | None
 ) -> Entry | None:
-    failures = [
-        Failure(
-            attempt.recipient,
-            Reply(attempt.reply.code, attempt.reply.enhanced, attempt.reply.text),
-            attempt.reply.remote,
-        )
-        for attempt in failed
-    ]
-    notification = failure_notification(envelope, failures, header, scene.hostname, scene.now_ms)
+    fates = [_fate(attempt) for attempt in failed]
+    notification = failure_notification(envelope, fates, header, scene.hostname, scene.now_ms)
     if notification is None:
         return None
-    topic = scene.topics.accepted if may_notify(envelope) else scene.topics.quarantine
-    return work_entry(topic, notification.envelope, notification.message, traceparent)
+    if not may_notify(envelope):
+        topic = scene.topics.quarantine
+        return stopped_notification(topic, notification.envelope, notification.message, traceparent)
+    return work_entry(scene.topics.accepted, notification.envelope, notification.message, traceparent)
+
+
+def _success(
+    envelope: Envelope,
+    action: Action,
+    sent: Sequence[Attempt],
+    header: bytes,
+    scene: Scene,
+    traceparent: bytes | None,
+) -> Entry | None:
+    """RFC 3461 5.2.2, 5.2.3: of a next hop that reports itself (`dsn`) there is nothing to tell."""
+    fates = [_fate(attempt) for attempt in sent if not attempt.reply.dsn]
+    notification = success_notification(envelope, action, fates, header, scene.hostname, scene.now_ms)
+    if notification is None:
+        return None
+    return work_entry(scene.topics.accepted, notification.envelope, notification.message, traceparent)
+
+
+def _fate(attempt: Attempt) -> Fate:
+    reply = attempt.reply
+    return Fate(attempt.recipient, Reply(reply.code, reply.enhanced, reply.text), reply.remote)

@@ -12,6 +12,17 @@ from typing import Final
 
 import msgspec
 
+from gatepost.core.checks.access import AccessConfig
+from gatepost.core.checks.auth_failures import AuthFailures
+from gatepost.core.checks.authentication import AuthenticationPolicy
+from gatepost.core.checks.connection import ConnectionRules
+from gatepost.core.checks.dnsbl import DnsblPolicy
+from gatepost.core.checks.greylist import GreylistPolicy
+from gatepost.core.checks.harvest import HarvestPolicy
+from gatepost.core.checks.helo import HeloPolicy
+from gatepost.core.checks.reverse_dns import ReverseDns
+from gatepost.core.checks.sender_domain import SenderDomainPolicy
+from gatepost.core.configuration_tls import NO_RIGHTS, CertificateRights
 from gatepost.core.manifest.mail_domain import UnknownAction
 from gatepost.core.manifest.object import ObjectKey
 from gatepost.core.manifest.relay_policy import (
@@ -22,6 +33,7 @@ from gatepost.core.manifest.relay_policy import (
     TlsMode,
     TlsVersion,
 )
+from gatepost.core.masquerading import MasqueradePlan
 
 SCHEMA_MAJOR: Final = 1
 
@@ -68,6 +80,7 @@ class DomainConfig(_Part, frozen=True):
     smart_hosts: tuple[str, ...] = ()
     helo_name: str = ""
     retry: RetryPlan = RetryPlan()
+    masquerade: MasqueradePlan | None = None
 
 
 class ClientRule(_Part, frozen=True):
@@ -83,6 +96,12 @@ class ListenerPolicy(_Part, frozen=True):
     generation: int = 0
     per_host_concurrent: int = 50
     total_concurrent: int = 2000
+    per_host_rate: int = 0  # a minute; 0: no limit
+    per_network_concurrent: int = 0  # 0: no limit
+    network_ipv4_prefix: int = 24
+    network_ipv6_prefix: int = 64
+    banner_delay: float = 0.0
+    recipients_without_message: int = 1000
     idle_timeout: float = 300.0
     relay_clients: tuple[ClientRule, ...] = ()
     auth_enabled: bool = False
@@ -91,15 +110,30 @@ class ListenerPolicy(_Part, frozen=True):
     auth_require_for: RequireFor = RequireFor.RELAY
     auth_sender_match: SenderMatch = SenderMatch.STRICT
     auth_directory: str = ""
+    auth_failures: AuthFailures | None = None
     max_recipients: int = 100  # RFC 5321 4.5.3.1.8: at least 100
     errors_before_disconnect: int = 20
+    errors_before_delay: int = 3
+    error_delay: float = 0.0  # 0: none
+    harvest: HarvestPolicy | None = None
+    greylist: GreylistPolicy | None = None
     bare_newline: BareNewline = BareNewline.REJECT
     normalize_networks: tuple[str, ...] = ()
     message_size: int = 50 * 2**20
     header_bytes: int = 256 * 2**10
     max_received: int = 50
+    junk_commands: int = 100  # Postfix's smtpd_junk_command_limit
     tls_mode: TlsMode = TlsMode.OPPORTUNISTIC
     tls_min_version: TlsVersion = TlsVersion.V1_2
+    tls_required_for: tuple[str, ...] = ()
+    client_certificates: CertificateRights = NO_RIGHTS
+    connection: ConnectionRules = ConnectionRules()
+    reverse_dns: ReverseDns = ReverseDns()
+    helo: HeloPolicy = HeloPolicy()
+    dnsbl: DnsblPolicy = DnsblPolicy()
+    access: AccessConfig | None = None
+    authentication: AuthenticationPolicy | None = None
+    sender_domain: SenderDomainPolicy = SenderDomainPolicy()
 
 
 class Configuration(_Part, frozen=True):

@@ -48,7 +48,8 @@ class Recipient(msgspec.Struct, frozen=True, omit_defaults=True):
     """One forward-path: `address` as an Address's text; `id` is derived once the copy is an own thing.
 
     `original` is the address that the client named where aliases or routing have changed it; `notify` and
-    `orcpt` are the DSN parameters (RFC 3461 4.1, 4.2) byte for byte.
+    `orcpt` are the DSN parameters (RFC 3461 4.1, 4.2) byte for byte. `quarantine` is the reason for which this
+    recipient's copy is not delivered but kept for a person.
     """
 
     address: str
@@ -56,6 +57,7 @@ class Recipient(msgspec.Struct, frozen=True, omit_defaults=True):
     original: str = ""
     notify: str = ""
     orcpt: str = ""
+    quarantine: str = ""
 
 
 class Client(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -107,7 +109,10 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
     """The envelope of a message or of one copy. `reverse_path` is empty for the null sender.
 
     `size` and `sha256` are of the message as received. `received_ms` is the acceptance time. `prepend` are
-    complete header lines with CRLF, newest first, to be written in front of the message.
+    complete header lines with CRLF, newest first, to be written in front of the message. `tags` are what checks
+    noted ("check: reason"); `quarantine` is the reason for which no recipient's copy is delivered.
+    `strip` are spans (offset, octets) of the message as received, in order, that are left out when it leaves
+    (core/leaving.py).
     """
 
     v: int
@@ -128,6 +133,9 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
     content: ContentRef | None = None
     destination: Destination | None = None
     deferral: Deferral | None = None
+    tags: tuple[str, ...] = ()
+    quarantine: str = ""
+    strip: tuple[tuple[int, int], ...] = ()
 
     @property
     def is_bounce(self) -> bool:

@@ -14,6 +14,11 @@ FAILED: Final = "failed"
 NOTIFIED: Final = "notified"
 DISCARDED: Final = "discarded"
 QUARANTINED: Final = "quarantined"
+ALARM: Final = "alarm"
+JUDGED: Final = "judged"
+LISTED: Final = "listed"
+BANNED: Final = "banned"
+UNBANNED: Final = "unbanned"
 
 MEANING: Final[dict[str, str]] = {
     ACCEPTED: "answered with 250: the message is durable in the log",
@@ -26,4 +31,9 @@ MEANING: Final[dict[str, str]] = {
     NOTIFIED: "a delivery status notification to the sender was accepted",
     DISCARDED: "dropped because a policy says so",
     QUARANTINED: "stopped and kept for a person to look at",
+    JUDGED: "a check found something about a client, its greeting or its sender; the action says what follows",
+    LISTED: "one of our own addresses is on a list of bad senders: others may refuse our mail",
+    BANNED: "kept away for a while at all edges: a network or a sender; an account is slowed down",
+    UNBANNED: "an administrator has lifted a ban",
+    ALARM: "an edge saw too much of something that looks like abuse; nothing was refused because of it",
 }

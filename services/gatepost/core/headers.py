@@ -60,6 +60,21 @@ def without_fields(header: bytes, unwanted: Callable[[Field], bool]) -> bytes:
     return b"\r\n".join(kept)
 
 
+def spans(header: bytes, wanted: Callable[[Field], bool]) -> tuple[tuple[int, int], ...]:
+    """Return (offset, octets with the last CR LF) of some fields of a header; neighbours are one span."""
+    found: list[tuple[int, int]] = []
+    at = 0
+    for raw, field in _pieces(header):
+        octets = min(len(raw) + 2, len(header) - at)
+        if field is not None and wanted(field):
+            if found and sum(found[-1]) == at:
+                found[-1] = (found[-1][0], found[-1][1] + octets)
+            else:
+                found.append((at, octets))
+        at += octets
+    return tuple(found)
+
+
 def _pieces(header: bytes) -> Iterator[tuple[bytes, Field | None]]:
     """Cut a header before every line that continues none; joined with CR LF the pieces are the header again."""
     lines: list[bytes] = []

@@ -54,6 +54,16 @@ class NetworkSet:
         return bool(self._starts[4] or self._starts[6])
 
 
+@lru_cache(maxsize=4096)
+def enclosing_network(address: str, ipv4_prefix: int, ipv6_prefix: int) -> str:
+    """The network that an address is counted under, as "192.0.2.0/24" or "2001:db8::/64". Raises ValueError."""
+    parsed = ipaddress.ip_address(address.split("%", 1)[0])
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    prefix = ipv4_prefix if parsed.version == 4 else ipv6_prefix
+    return str(ipaddress.ip_network(f"{parsed}/{prefix}", strict=False))
+
+
 @lru_cache(maxsize=65536)
 def _number(address: str) -> tuple[int, int]:
     """IPv4-mapped IPv6 addresses (RFC 4291 2.5.5.2) are compared as IPv4."""

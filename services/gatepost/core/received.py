@@ -19,7 +19,8 @@ _NOT_COMMENT = re.compile(r"[^\x21-\x27\x2a-\x5b\x5d-\x7e]")
 
 
 class Reception(msgspec.Struct, frozen=True):
-    """The facts of one reception. `tls` is the protocol and cipher, or empty."""
+    """The facts of one reception. `tls` is the protocol and cipher, or empty; `port` the client's, 0: not known;
+    `name` what a host that we trust calls it."""
 
     helo: str
     client: str
@@ -31,6 +32,8 @@ class Reception(msgspec.Struct, frozen=True):
     authenticated: bool = False
     smtputf8: bool = False
     only_recipient: str = ""
+    port: int = 0
+    name: str = ""
 
 
 def protocol(reception: Reception) -> str:
@@ -44,15 +47,19 @@ def protocol(reception: Reception) -> str:
 def received_field(reception: Reception) -> str:
     """The whole field with CRLF. `for` stands only with one recipient (RFC 5321 7.6: others stay unknown)."""
     literal = address_literal(reception.client)
+    if _PLAIN_HELO.fullmatch(reception.name):
+        literal = f"{reception.name} {literal}"  # RFC 5321 4.4: TCP-info
     if _PLAIN_HELO.fullmatch(reception.helo):
         source = f"{reception.helo} ({literal})"
     else:
         source = f"{literal} (HELO {_NOT_COMMENT.sub('?', reception.helo)})"
     tls = f" ({reception.tls})" if reception.tls else ""
+    # Many clients share one address behind a carrier's NAT: only the port tells them apart (RFC 6302 2).
+    port = f" (client port {reception.port})" if reception.port else ""
     recipient = f"\r\n\tfor <{reception.only_recipient}>" if reception.only_recipient else ""
     return (
         f"Received: from {source}\r\n"
-        f"\tby {reception.hostname} with {protocol(reception)}{tls}\r\n"
+        f"\tby {reception.hostname} with {protocol(reception)}{tls}{port}\r\n"
         f"\tid {reception.message_id}{recipient};\r\n"
         f"\t{_date(reception.received_ms // 1000)}\r\n"
     )

@@ -6,9 +6,12 @@ writes). Order of the rules:
     only come back, or ask us to route by its local part (user%foreign@here, foreign!user@here; RFC 5321 F.2, F.3)
  2  the same at any other address literal with % ! or @ in the local part: denied for everybody
  3  an authenticated client may relay
- 4  a client in a listed network may relay with a sender of that rule's domains. The null sender has no domain, so
-    it matches no rule: otherwise anything could leave as a "bounce"
- 5  everybody else: denied
+ 4  a client in a listed network may relay with a sender of that rule's domains, and with the null sender, which has
+    no domain: the notifications of our own servers have it (RFC 5321 4.5.5), and whoever is in the network could
+    name a sender of the rule as well
+ 5  a client with a certificate that the policy names may relay
+ 6  an access rule says Relay: of the client, or of the recipient, which everybody may send to then
+ 7  everybody else: denied
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import Final
 import msgspec
 
 from gatepost.core.address import Address
+from gatepost.core.configuration_tls import ClientCertificate
 from gatepost.core.reply import Reply
 from gatepost.core.tables import ListenerTable, Tables
 
@@ -32,16 +36,23 @@ class Right(Enum):
 
     AUTHENTICATED = "Authenticated"
     CLIENT_RULE = "ClientRule"
+    CLIENT_CERTIFICATE = "ClientCertificate"
+    ACCESS_RULE = "AccessRule"
 
 
 class RelayFacts(msgspec.Struct, frozen=True):
-    """What is known when a recipient whose domain is not served is named. `own_hosts` are canonical."""
+    """What is known when a recipient whose domain is not served is named. `own_hosts` are canonical.
+
+    `granted`: an access rule gives the right.
+    """
 
     client: str
     authenticated: bool
     sender: Address | None
     recipient: Address
     own_hosts: frozenset[str]
+    certificate: ClientCertificate | None = None
+    granted: bool = False
 
 
 def relay_right(facts: RelayFacts, tables: Tables, table: ListenerTable) -> Right | None:
@@ -53,15 +64,21 @@ def relay_right(facts: RelayFacts, tables: Tables, table: ListenerTable) -> Righ
         return None  # rule 2
     if facts.authenticated and table.policy.auth_enabled:
         return Right.AUTHENTICATED  # rule 3
-    if facts.sender is not None and _rule_matches(facts.client, facts.sender, tables, table):
+    if _rule_matches(facts.client, facts.sender, tables, table):
         return Right.CLIENT_RULE  # rule 4
-    return None  # rule 5
+    if facts.certificate is not None and facts.certificate in table.certificates:
+        return Right.CLIENT_CERTIFICATE  # rule 5
+    if facts.granted:
+        return Right.ACCESS_RULE  # rule 6
+    return None  # rule 7
 
 
-def _rule_matches(client: str, sender: Address, tables: Tables, table: ListenerTable) -> bool:
+def _rule_matches(client: str, sender: Address | None, tables: Tables, table: ListenerTable) -> bool:
     for rule in table.relay_clients:
         if client in rule.networks and (
-            sender.domain in rule.sender_domains or (rule.local and tables.domain(sender.domain) is not None)
+            sender is None
+            or sender.domain in rule.sender_domains
+            or (rule.local and tables.domain(sender.domain) is not None)
         ):
             return True
     return False

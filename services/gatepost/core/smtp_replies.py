@@ -20,10 +20,16 @@ DRAINING: Final = Reply(421, "4.3.2", "this server is shutting down, please conn
 TOO_MANY_SESSIONS: Final = Reply(421, "4.3.2", "too many connections to this server", "sessions")
 TOTAL_CONCURRENT: Final = Reply(421, "4.7.0", "too many connections to this service", "total-concurrent")
 HOST_CONCURRENT: Final = Reply(421, "4.7.0", "too many connections from your address", "per-host-concurrent")
+NETWORK_CONCURRENT: Final = Reply(421, "4.7.0", "too many connections from your network", "per-network-concurrent")
+HOST_RATE: Final = Reply(421, "4.7.0", "too many connections from your address in a minute", "per-host-rate")
+NO_MESSAGE: Final = Reply(421, "4.7.0", "too many recipients without a message", "recipients-without-message")
+BANNED: Final = Reply(421, "4.7.1", "no mail is taken from your network for a while", "ban")
 EARLY_TALKER: Final = Reply(554, "5.5.0", "you spoke before the greeting (RFC 5321 3.1)", "early-talker")
 IDLE: Final = Reply(421, "4.4.2", "no command came in time", "idle-timeout")
 TOO_SLOW: Final = Reply(421, "4.4.2", "the message came too slowly", "minimum-rate")
 TOO_MANY_ERRORS: Final = Reply(421, "4.7.0", "too many errors in this session", "errors")
+TOO_MUCH_JUNK: Final = Reply(421, "4.7.0", "too many commands without a message", "junk-commands")
+TOO_MANY_DEFERRALS: Final = Reply(421, "4.7.0", "too many refused commands without a message", "deferrals")
 AUTH_FAILURES: Final = Reply(421, "4.7.0", "too many failed authentications", "auth-failures")
 RIGHT_REVOKED: Final = Reply(421, "4.7.0", "the policy has changed, please connect again", "policy-changed")
 INTERNAL: Final = Reply(451, "4.3.0", "internal error, please try again later", "internal")
@@ -62,6 +68,11 @@ AUTH_CANCELLED: Final = Reply(501, "5.0.0", "the authentication was cancelled", 
 AUTH_REFUSED: Final = Reply(535, "5.7.8", "authentication credentials are not valid", "auth")
 AUTH_UNAVAILABLE: Final = Reply(454, "4.7.0", "temporary authentication failure", "auth")
 
+# -- XCLIENT (Postfix's XCLIENT_README)
+XCLIENT_SYNTAX: Final = Reply(501, "5.5.4", "an attribute is not known or not valid", "xclient")
+XCLIENT_IN_TRANSACTION: Final = Reply(503, "5.5.1", "XCLIENT is not allowed in a transaction", "xclient")
+XCLIENT_LOGIN: Final = Reply(550, "5.7.0", "the login is not known here", "xclient")
+
 # -- MAIL and RCPT
 MAIL_SYNTAX: Final = Reply(501, "5.5.4", "MAIL FROM:<address> is expected", "syntax")
 RCPT_SYNTAX: Final = Reply(501, "5.5.4", "RCPT TO:<address> is expected", "syntax")
@@ -82,12 +93,16 @@ BARE_NEWLINE_IN_CONTENT: Final = Reply(
     550, "5.5.2", "the message has a CR or LF that is no line end (RFC 5321 2.3.8)", "bare-newline"
 )
 NUL_IN_CONTENT: Final = Reply(550, "5.6.0", "the message has a NUL byte (RFC 5322 2.2)", "nul")
-SPOOL_FAILED: Final = Reply(452, "4.3.1", "insufficient storage, please try again later", "spool")
+BDAT_SYNTAX: Final = Reply(501, "5.5.4", "BDAT size [LAST] is expected", "syntax")
+BDAT_TOO_LARGE: Final = Reply(552, "5.3.4", "the chunk is larger than any message may be", "size")
+BDAT_BEGUN: Final = Reply(503, "5.5.1", "the message has begun with BDAT: only BDAT or RSET may follow", "sequence")
 BUSY: Final = Reply(452, "4.3.1", "too many messages are being received, please try again later", "memory")
 NOT_DURABLE: Final = Reply(451, "4.3.0", "the message could not be stored, please try again later", "log")
 
 HELP: Final = Reply(
-    214, "2.0.0", "EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP STARTTLS AUTH; the postmaster is a person"
+    214,
+    "2.0.0",
+    "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH; the postmaster is a person",
 )
 VRFY: Final = Reply(252, "2.5.0", "addresses are verified by RCPT (RFC 5321 7.3)")
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from gatepost.core.address import Address
+from gatepost.core.checks.access import access_table
+from gatepost.core.client_checks import client_checks
 from gatepost.core.configuration import Configuration, DomainConfig, ListenerPolicy
+from gatepost.core.configuration_tls import CertificateTable
 from gatepost.core.networks import NetworkSet
 from gatepost.core.policy_defaults import LOCAL
 
@@ -26,6 +29,14 @@ class ListenerTable:
             RelayClientTable(rule.networks, rule.sender_domains) for rule in policy.relay_clients
         )
         self.normalize = NetworkSet(policy.normalize_networks)
+        self.client_checks = client_checks(policy)
+        self.access = access_table(policy.access)
+        self.tls_required = NetworkSet(policy.tls_required_for)
+        self.certificates = CertificateTable(policy.client_certificates)
+
+    def is_relay_client(self, client: str) -> bool:
+        """Whether an address is in a network that may relay, with whatever sender: one of our own clients."""
+        return any(client in rule.networks for rule in self.relay_clients)
 
 
 class Tables:
@@ -47,6 +58,8 @@ class Tables:
             if domain.default:
                 self.default = domain
             self._static[domain.domain] = frozenset(domain.static)
+        self.outbound_default = self.default or _only_with_smart_host(configuration)
+        """Whose outbound settings count where the sender's domain is not ours (core/outbound.py)."""
 
     def domain(self, name: str) -> DomainConfig | None:
         """The MailDomain that serves a canonical domain: itself, as an alias domain, or the nearest parent."""
@@ -78,3 +91,8 @@ class Tables:
 
     def static(self, config: DomainConfig) -> frozenset[str]:
         return self._static[config.domain]
+
+
+def _only_with_smart_host(configuration: Configuration) -> DomainConfig | None:
+    having = [domain for domain in configuration.domains if domain.smart_hosts]
+    return having[0] if len(having) == 1 else None

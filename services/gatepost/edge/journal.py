@@ -1,17 +1,21 @@
-"""What the edge tells about its decisions: one log line, one event and the metrics for each."""
+"""What the edge tells about its decisions: one log line, one event and the metrics for each; alarms follow."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from gatepost.core.checks.verdict import Verdict
 from gatepost.core.envelope import Envelope
-from gatepost.core.event_kinds import ACCEPTED, REFUSED
+from gatepost.core.event_kinds import ACCEPTED, DISCARDED, JUDGED, REFUSED
 from gatepost.core.ports.events import Event
 from gatepost.core.reply import Reply
+from gatepost.edge import alarms
 from gatepost.edge.dependencies import EdgeDependencies
-from gatepost.telemetry import metrics
+from gatepost.telemetry import decisions, metrics
+from gatepost.telemetry.decisions import decided
 from gatepost.telemetry.tracing import TraceContext
 
 if TYPE_CHECKING:
@@ -30,7 +34,9 @@ def refused(deps: EdgeDependencies, session: Session, reply: Reply, recipient: s
     metrics.REPLIES.add(listener, reply.check, code)
     transaction = session.transaction
     sender = "" if transaction is None else f"<{transaction.mail.address or ''}>"
+    login = "" if session.account is None else session.account.name
     span = None if transaction is None else transaction.span
+    trace_id = "" if span is None else span.context.trace_id
     attributes: dict[str, str | int | float | bool] = {
         "smtp.code": reply.code,
         "gatepost.check": reply.check,
@@ -45,13 +51,16 @@ def refused(deps: EdgeDependencies, session: Session, reply: Reply, recipient: s
             session.id,
             REFUSED,
             deps.now_ms(),
-            trace_id="" if span is None else span.context.trace_id,
+            trace_id=trace_id,
             service=SERVICE,
             recipient=recipient,
             facts={
                 "listener": listener,
                 "client": session.client,
+                "port": str(session.client_port),
                 "helo": session.helo,
+                "tls": session.tls,
+                "login": login,
                 "from": sender,
                 "code": code,
                 "enhanced": reply.enhanced,
@@ -60,30 +69,72 @@ def refused(deps: EdgeDependencies, session: Session, reply: Reply, recipient: s
             },
         )
     )
-    _log.info(
+    decided(
+        _log,
         "refused",
-        decision="refused",
+        decisions.DEFERRED if reply.temporary else decisions.REFUSED,
         listener=listener,
         client=session.client,
+        port=session.client_port,
         helo=session.helo,
+        login=login,
         **{"from": sender},
-        to=recipient,
+        to=f"<{recipient}>" if recipient else "",
         code=reply.code,
         enhanced=reply.enhanced,
         check=reply.check,
         text=reply.text,
         id=session.id,
     )
+    alarms.after_refusal(deps, session, reply, recipient)
 
 
-def accepted(deps: EdgeDependencies, envelope: Envelope, trace: TraceContext, seconds: float) -> None:
-    """A message that was answered with 250. `seconds` passed between its last byte and being durable."""
+def judged(deps: EdgeDependencies, session: Session, verdict: Verdict) -> None:
+    """A check has found something about a client, whatever becomes of it."""
+    metrics.VERDICTS.add(session.listener.name, verdict.check, verdict.action.value)
+    facts = {
+        "listener": session.listener.name,
+        "client": session.client,
+        "helo": session.helo,
+        "check": verdict.check,
+        "action": verdict.action.value,
+        "reason": verdict.told,
+    }
+    if verdict.score:
+        facts["score"] = f"{verdict.score:g}"
+    if session.transaction is not None:
+        session.transaction.event("verdict", **facts)
+    deps.events.emit(
+        Event(session.id, JUDGED, deps.now_ms(), service=SERVICE, facts={**verdict.facts, **facts}),
+    )
+    _log.info("judged", id=session.id, found=verdict.facts, **facts)
+
+
+def discarded(deps: EdgeDependencies, session: Session, verdict: Verdict, recipient: str) -> None:
+    """A recipient that was answered with 250 and gets nothing, because a policy says so."""
+    facts = {
+        "listener": session.listener.name,
+        "client": session.client,
+        "check": verdict.check,
+        "reason": verdict.told,
+    }
+    deps.events.emit(Event(session.id, DISCARDED, deps.now_ms(), service=SERVICE, recipient=recipient, facts=facts))
+    decided(_log, "discarded", decisions.DISCARDED, to=f"<{recipient}>", id=session.id, **facts)
+
+
+def accepted(
+    deps: EdgeDependencies, envelope: Envelope, trace: TraceContext, seconds: float, found: Mapping[str, str]
+) -> None:
+    """A message that was answered with 250. `seconds` passed between its last byte and being durable.
+
+    `found` is what was found out about its sender (spf, dkim, dmarc, arc and what each is about).
+    """
     client = envelope.client
     metrics.MESSAGES_ACCEPTED.add(client.listener)
     metrics.BYTES_ACCEPTED.add(client.listener, by=envelope.size)
     metrics.ACCEPT_SECONDS.record(seconds, client.listener)
-    recipients = ",".join(recipient.address for recipient in envelope.recipients[:MOST_NAMED])
-    sender = f"<{envelope.reverse_path}>"
+    named = [f"<{recipient.address}>" for recipient in envelope.recipients[:MOST_NAMED]]
+    recipients, sender = ",".join(named), f"<{envelope.reverse_path}>"
     size, count = str(envelope.size), str(len(envelope.recipients))
     deps.events.emit(
         Event(
@@ -95,20 +146,26 @@ def accepted(deps: EdgeDependencies, envelope: Envelope, trace: TraceContext, se
             facts={
                 "listener": client.listener,
                 "client": client.address,
+                "port": str(client.port),
                 "helo": client.helo,
+                "tls": client.tls,
                 "login": client.login,
                 "from": sender,
                 "to": recipients,
                 "recipients": count,
                 "size": size,
+                "sha256": envelope.sha256,
+                **found,
             },
         )
     )
-    _log.info(
+    decided(
+        _log,
         "accepted",
-        decision="accepted",
+        decisions.ACCEPTED,
         listener=client.listener,
         client=client.address,
+        port=client.port,
         helo=client.helo,
         login=client.login,
         **{"from": sender},
@@ -116,6 +173,8 @@ def accepted(deps: EdgeDependencies, envelope: Envelope, trace: TraceContext, se
         recipients=count,
         size=envelope.size,
         seconds=round(seconds, 4),
+        **found,
         id=envelope.id,
         trace=trace.trace_id,
     )
+    alarms.after_acceptance(deps, envelope)

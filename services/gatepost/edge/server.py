@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import structlog
@@ -14,12 +13,15 @@ from gatepost.core.domain import DomainError, canonical_domain
 from gatepost.core.manifest.quantities import seconds, size_bytes
 from gatepost.core.tables import Tables
 from gatepost.edge.acceptance import Acceptor
-from gatepost.edge.body import Spool
+from gatepost.edge.access import AccessBook
+from gatepost.edge.bans import Bans
 from gatepost.edge.dependencies import EdgeDependencies
+from gatepost.edge.doorway import Doorway
 from gatepost.edge.listener import Listener
+from gatepost.edge.listing_watch import ListingWatch
+from gatepost.edge.lists import Lists
 from gatepost.edge.memory import Memory
 from gatepost.edge.session import Session
-from gatepost.edge.tls import HANDSHAKE_TIMEOUT, SHUTDOWN_TIMEOUT
 from gatepost.telemetry import metrics
 
 __all__ = ["EdgeDependencies", "EdgeServer"]
@@ -27,7 +29,6 @@ __all__ = ["EdgeDependencies", "EdgeServer"]
 BACKLOG: Final = 1024  # connections that wait in the kernel during a burst
 WATCH_EVERY: Final = 1.0  # s; no limit of a session is so short that this would matter
 CERTIFICATES_EVERY: Final = 10  # watches
-SPOOL_THREADS: Final = 4
 # After a drain or at close: an append has its own limit, which comes first.
 CLOSE_GRACE: Final = 2.0
 
@@ -53,16 +54,19 @@ class EdgeServer:
         self.minimum_rate = settings.limits.minimum_bytes_per_second
         self.memory = Memory(size_bytes(settings.limits.memory_for_bodies))
         self.acceptor = Acceptor(deps, self.hostname)
+        self.access = AccessBook(deps.access, self._rights_changed)
+        self.bans = Bans(deps.state, deps.now_ms)
         self.sessions: set[Session] = set()
         self.draining = False
         self.loop: asyncio.AbstractEventLoop
-        self._executor = ThreadPoolExecutor(SPOOL_THREADS, thread_name_prefix="edge-spool")
-        self.spool = Spool(self._executor, deps.spool_folder, size_bytes(settings.limits.spool_above))
         self._tables: Tables | None = None
         self._listeners: dict[str, Listener] = {}
-        self._sockets: dict[str, asyncio.Server] = {}
+        self._sockets: dict[str, asyncio.Server | Doorway] = {}
+        self._doorways: dict[str, Doorway] = {}
         self._addresses: dict[str, tuple[str, int]] = {}
         self._watcher: asyncio.Task[None] | None = None
+        self.lists = Lists(deps.resolver)
+        self.listings = ListingWatch(deps, self.lists)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -81,20 +85,25 @@ class EdgeServer:
         except BaseException:
             await self.close()
             raise
-        metrics.BODY_MEMORY.read = lambda: {(): self.memory.reserved}
+        self._show_limits()
         self._watcher = self.loop.create_task(self._watch())
 
+    def _show_limits(self) -> None:
+        """What is in use of each limit of the process, beside the limit."""
+        metrics.BODY_MEMORY.read = lambda: {(): self.memory.reserved}
+        metrics.BODY_MEMORY_LIMIT.set(self.memory.cap)
+        metrics.BODY_MEMORY_WAITING.read = lambda: {(): self.memory.waiting}
+        metrics.SESSIONS_LIMIT.set(self.max_sessions)
+
     async def _listen(self, listener: Listener) -> None:
-        implicit = listener.settings.tls.implicit and listener.tls is not None
-        self._sockets[listener.name] = await self.loop.create_server(
-            lambda: Session(self, listener),
-            listener.host,
-            listener.port,
-            backlog=BACKLOG,
-            ssl=listener.tls.context if listener.tls is not None and implicit else None,
-            ssl_handshake_timeout=HANDSHAKE_TIMEOUT if implicit else None,
-            ssl_shutdown_timeout=SHUTDOWN_TIMEOUT if implicit else None,
-        )
+        if listener.settings.tls.implicit or listener.settings.proxy_protocol.trusted_networks:
+            doorway = Doorway(self, listener, BACKLOG)
+            self._sockets[listener.name] = self._doorways[listener.name] = doorway
+            await doorway.open()
+        else:
+            self._sockets[listener.name] = await self.loop.create_server(
+                lambda: Session(self, listener), listener.host, listener.port, backlog=BACKLOG
+            )
         host, port = self._sockets[listener.name].sockets[0].getsockname()[:2]
         self._addresses[listener.name] = host, port
         _log.info("listening", listener=listener.name, address=f"{host}:{port}", role=listener.settings.role.value)
@@ -135,6 +144,9 @@ class EdgeServer:
             self._watcher.cancel()
             await asyncio.wait([self._watcher])
             self._watcher = None
+        await self.listings.close()
+        for doorway in self._doorways.values():
+            await doorway.wait_closed()
         tasks = []
         for session in list(self.sessions):
             session.abort()
@@ -150,8 +162,7 @@ class EdgeServer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_GRACE):
                 await self._empty.wait()
-        await self.spool.settle(CLOSE_GRACE)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        await self.acceptor.in_doubt.close(CLOSE_GRACE)
 
     def _stop_listening(self) -> None:
         for server in self._sockets.values():
@@ -169,12 +180,22 @@ class EdgeServer:
     def on_configuration(self, tables: Tables) -> None:
         """Put a configuration in force: for new connections and transactions at once, running ones keep theirs."""
         self._tables = tables
+        self.access.configure(tables)
+        self.listings.configured(tables)
         for name, listener in self._listeners.items():
             listener.configure(tables.listeners.get(name))
+        self._rights_changed()
+
+    def _rights_changed(self) -> None:
         for session in list(self.sessions):
-            session.configuration_changed(tables, session.listener.table)
+            session.configuration_changed(self.tables, session.listener.table)
 
     # -- sessions
+
+    @property
+    def open_connections(self) -> int:
+        """Sessions, and connections that are on their way to be one."""
+        return len(self.sessions) + sum(doorway.entering for doorway in self._doorways.values())
 
     def forget(self, session: Session) -> None:
         self.sessions.discard(session)

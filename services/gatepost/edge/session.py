@@ -9,60 +9,71 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from gatepost.core import smtp_replies as say
-from gatepost.core.checks import content as content_check
 from gatepost.core.configuration import ListenerPolicy
+from gatepost.core.configuration_tls import ClientCertificate
 from gatepost.core.data_reader import DataReader
 from gatepost.core.envelope import Client
 from gatepost.core.ids import new_id
-from gatepost.core.manifest.relay_policy import BareNewline
+from gatepost.core.manifest.relay_policy import BareNewline, TlsMode
 from gatepost.core.ports.directory import Entry as Account
 from gatepost.core.received import address_literal
 from gatepost.core.relay_right import relay_right
 from gatepost.core.reply import Reply
 from gatepost.core.smtp_commands import MAX_AUTH_LINE, CommandError
 from gatepost.core.tables import ListenerTable, Tables
-from gatepost.edge import journal
-from gatepost.edge.body import ReceivedBody
+from gatepost.edge import access, client_verdicts, journal, tarpit
+from gatepost.edge.admission import greet_later, greeting_delay, limit_of, refusal_of
 from gatepost.edge.command_table import COMMANDS, FOREIGN_VERBS, QUIT
-from gatepost.edge.early import spoke_first
+from gatepost.edge.commands.bdat import Dropped
+from gatepost.edge.content import Incoming
 from gatepost.edge.listener import Listener
+from gatepost.edge.peer import Arrival, client_certificate, plain_address
 from gatepost.edge.transaction import Transaction
-from gatepost.edge.wire import NEVER, Wire
+from gatepost.edge.wire import Wire
 from gatepost.telemetry import metrics
 
 if TYPE_CHECKING:
     from gatepost.edge.server import EdgeServer
 
 GO_AHEAD: Final = b"354 End data with <CR><LF>.<CR><LF>\r\n"
-RATE_WINDOW: Final = 60.0  # s over which a message's rate is judged
+# 4xx answers between two messages. A list's server may well name 1,000 recipients at once and hear 452 for most of
+# them (RFC 5321 4.5.3.1.10); Postfix's smtpd_recipient_overshoot_limit is as high.
+MOST_DEFERRALS: Final = 1000
 
 
 class Session(Wire):
     """One client. `account` is set by AUTH, `helo` by EHLO or HELO; `table` is the policy it was last met with."""
 
-    def __init__(self, server: EdgeServer, listener: Listener) -> None:
+    def __init__(self, server: EdgeServer, listener: Listener, arrival: Arrival | None = None) -> None:
         super().__init__(server.loop)
         self.server = server
         self.listener = listener
+        self.arrival = arrival
         self.client = ""
         self.client_port = 0
+        self.peer = ""
         self.helo = ""
         self.extended = False
         self.tls = ""
         self.account: Account | None = None
         self.auth_failures = 0
         self.errors = 0
+        self.deferrals = 0
+        self.junk = 0
+        self.recipients_named = 0
         self.transaction: Transaction | None = None
-        self.body: ReceivedBody | None = None
+        self.incoming: Incoming | Dropped | None = None
+        self.certificate: ClientCertificate | None = None
+        self.client_name = ""
         self.dialogue: Callable[[bytes], None] | None = None
         self.revoked = False
+        self.verdicts: client_verdicts.ClientVerdicts | None = None
         self._table: ListenerTable | None = None
         self._id = ""
         self._entered = False
+        self._network = ""
         self._accepting = False
         self._ran_ahead = False
-        self._window_start = 0.0
-        self._window_bytes = 0
 
     # -- who and under what
 
@@ -87,8 +98,10 @@ class Session(Wire):
     @property
     def own_hosts(self) -> frozenset[str]:
         """This host's name and the address that the client reached it by, as domains of addresses."""
+        if self.arrival is not None:
+            return self.server.own_names | {address_literal(self.arrival.server)}
         name = self.transport.get_extra_info("sockname")
-        literals = {address_literal(_plain_address(name[0]))} if name else set()
+        literals = {address_literal(plain_address(name[0]))} if name else set()
         return self.server.own_names | literals
 
     def refresh_policy(self) -> bool:
@@ -106,6 +119,16 @@ class Session(Wire):
         self._table = table
         self.idle_timeout = table.policy.idle_timeout
         self.lenient_lines = self.normalizes(table)
+        if table.client_checks is not None or self.verdicts is not None:
+            client_verdicts.begin(self, table)
+
+    @property
+    def needs_tls(self) -> bool:
+        """Whether the policy wants encryption of this client and there is none."""
+        if self.tls:
+            return False
+        required = self.table.tls_required
+        return self.policy.tls_mode is TlsMode.REQUIRE or (bool(required) and self.client in required)
 
     def normalizes(self, table: ListenerTable) -> bool:
         """Whether bare CR and LF of this client are taken for line ends."""
@@ -116,64 +139,76 @@ class Session(Wire):
     # -- opening and closing
 
     def opened(self) -> None:
-        peer = self.transport.get_extra_info("peername")
-        if not peer:
+        if self.arrival is not None:
+            self.client, self.client_port = self.arrival.client, self.arrival.client_port
+        elif peer := self.transport.get_extra_info("peername"):
+            self.client, self.client_port = plain_address(peer[0]), peer[1]
+        else:
             self.abort()  # reset before it was accepted
             return
-        self.client, self.client_port = _plain_address(peer[0]), peer[1]
+        self.peer = self.client
         self.server.remember(self)
         implicit = self.transport.get_extra_info("ssl_object")
         if implicit is not None:
             self.encrypted(implicit)
-        refusal = self._refuse_connection()
+        refusal = refusal_of(self)
         if refusal is not None:
             self.goodbye(refusal)
             return
         assert self.listener.table is not None
         self._use(self.listener.table)
         self._entered = True
-        self.listener.enter(self.client)
+        self._network = self.listener.enter(self.client)
         metrics.SESSIONS.add(self.listener.name)
         metrics.SESSIONS_OPEN.add(1, self.listener.name)
         self.deadline = self.loop.time() + self.idle_timeout
-        self.write(self.server.greeting)
+        delay = greeting_delay(self)
+        if delay:
+            self.work(greet_later, self, delay)
+        else:
+            self.write(self.server.greeting)
 
-    def _refuse_connection(self) -> Reply | None:
-        server, listener = self.server, self.listener
-        if listener.table is None:
-            return say.NO_CONFIGURATION
-        if server.draining:
-            return say.DRAINING
-        if not server.deps.log.available:
-            return say.LOG_AWAY
-        if len(server.sessions) > server.max_sessions:
-            return say.TOO_MANY_SESSIONS
-        policy = listener.table.policy
-        if listener.sessions >= policy.total_concurrent:
-            return say.TOTAL_CONCURRENT
-        if listener.hosts[self.client] >= policy.per_host_concurrent:
-            return say.HOST_CONCURRENT
-        if not self.tls and spoke_first(self.transport):
-            return say.EARLY_TALKER
-        return None
+    @property
+    def may_pass_on(self) -> bool:
+        """Whether the host that connected may pass on sessions of others (XCLIENT)."""
+        return bool(self.listener.xclient) and self.peer in self.listener.xclient
+
+    def become(self, client: str, port: int) -> bool:
+        """Go on as this client's session, with none of the rights so far; False: it has too many, as was said."""
+        self.end_transaction()
+        self.listener.leave(self.client, self._network)
+        self.client, self.client_port, self.client_name = client, port, ""
+        self.account = self.certificate = None
+        refusal = limit_of(self, self.table)
+        self._network = self.listener.enter(client)
+        if refusal is not None:
+            self.goodbye(refusal)
+            return False
+        self.helo, self.extended = "", False
+        self._use(self.table)
+        return True
 
     def encrypted(self, tls_object: object) -> None:
         """TLS is in use from now on."""
         version, cipher = tls_object.version(), tls_object.cipher()  # type: ignore[attr-defined]
         self.tls = f"{version} {cipher[0]}" if cipher else str(version)
+        self.certificate = client_certificate(tls_object)
+        metrics.TLS_HANDSHAKES.add(self.listener.name, str(version))
 
     def forgotten(self) -> None:
-        if self.body is not None:
-            self.body.close()
-            self.body = None
         self.end_transaction()
+        if self.verdicts is not None:
+            self.verdicts.close()
         if self._entered:
             self._entered = False
-            self.listener.leave(self.client)
+            self.listener.leave(self.client, self._network)
             metrics.SESSIONS_OPEN.add(-1, self.listener.name)
         self.server.forget(self)
 
     def end_transaction(self) -> None:
+        if self.incoming is not None:
+            self.incoming.close()
+            self.incoming = None
         if self.transaction is not None:
             self.transaction.end()
             self.transaction = None
@@ -192,12 +227,19 @@ class Session(Wire):
             self.errors += 1
             if self._table is not None and self.errors >= self.policy.errors_before_disconnect:
                 self.goodbye(say.TOO_MANY_ERRORS)
+            elif self._table is not None:
+                tarpit.after_error(self)
+        else:
+            self.deferrals += 1
+            if self.deferrals > MOST_DEFERRALS:
+                self.goodbye(say.TOO_MANY_DEFERRALS)
 
     def goodbye(self, reply: Reply) -> None:
         """Answer and close (RFC 5321 3.8: 421, or the refusal of the connection)."""
         if self.closing:
             return
         self.write(reply.encode(self.id))
+        metrics.SESSIONS_ENDED.add(self.listener.name, reply.check)
         journal.refused(self.server.deps, self, reply, "")
         self.hang_up()
 
@@ -233,6 +275,11 @@ class Session(Wire):
         if len(line) + 2 > command.limit:
             self.refuse(say.LINE_TOO_LONG)
             return
+        if command.junk:
+            self.junk += 1
+            if self.junk > self.policy.junk_commands:
+                self.goodbye(say.TOO_MUCH_JUNK)
+                return
         try:
             command.function(self, argument.strip(b" "))
         except CommandError as error:
@@ -263,57 +310,52 @@ class Session(Wire):
 
     def begin_content(self, transaction: Transaction, reserved: int) -> None:
         """Answer DATA; `reserved` bytes of the server's memory belong to the body from now on."""
-        policy = transaction.policy
-        self.body = ReceivedBody(self.server.memory, self.server.spool, reserved, self.room)
         self.reader = DataReader(
-            transaction.size_limit, policy.header_bytes, normalize=self.normalizes(transaction.table)
+            transaction.size_limit, transaction.policy.header_bytes, normalize=self.normalizes(transaction.table)
         )
-        self._restart_window(self.loop.time())
+        self.incoming = Incoming(self, transaction, reserved, self.reader)
         self.write(GO_AHEAD)
 
     def content_received(self, piece: bytes) -> bool:
-        reader, body = self.reader, self.body
-        assert reader is not None and body is not None  # noqa: PT018 - set together in begin_content
-        if reader.fault is not None:
-            body.close()  # read on without keeping it
-        elif piece:
-            body.add(piece)
-        if reader.finished:
+        incoming = self.incoming
+        assert incoming is not None
+        incoming.take(piece)
+        if incoming.reader.finished:
             self.reader = None
-            self._ran_ahead = bool(reader.rest) and not self.extended
-            self.work(self._end_of_content, reader, body)
+            incoming.ended()
             return True
-        return not body.behind
+        return not incoming.behind
 
-    async def _end_of_content(self, reader: DataReader, body: ReceivedBody) -> None:
-        transaction = self.transaction
-        assert transaction is not None
-        self._accepting = True
+    def end_of_content(self) -> None:
+        """All of the message is here."""
+        assert isinstance(self.incoming, Incoming)
+        self._ran_ahead = bool(self.incoming.reader.rest) and not self.extended
+        self.work(self._judge, self.incoming)
+
+    async def _judge(self, incoming: Incoming) -> None:
         try:
-            reply: Reply | str | None = content_check.evaluate(reader, transaction.policy.max_received)
+            reply: Reply | str | None = await incoming.refusal()
             if reply is None:
-                reply = await self.server.acceptor.accept(
-                    transaction,
-                    body,
-                    self._client(),
-                    extended=self.extended,
-                    eight_bit=reader.eight_bit,
-                )
+                self._accepting = True
+                reply = await incoming.accept()
         finally:
             self._accepting = False
-            self.body = None
-            body.close()
+            self.incoming = None
+            incoming.close()
         if isinstance(reply, str):
+            self.junk = self.deferrals = self.recipients_named = 0
             self.write(b"250 2.0.0 Ok: queued as %b\r\n" % reply.encode())
         else:
             self.refuse(reply)
         self.end_transaction()
 
-    def _client(self) -> Client:
+    def facts(self) -> Client:
+        """Who hands a message over."""
         return Client(
             address=self.client,
             port=self.client_port,
             helo=self.helo,
+            name=self.client_name,
             tls=self.tls,
             login="" if self.account is None else self.account.name,
             listener=self.listener.name,
@@ -328,23 +370,8 @@ class Session(Wire):
                 self.abort()
             else:
                 self.goodbye(say.IDLE)
-        elif self.reader is not None and not self.closing:
-            self._watch_rate(now)
-
-    def _watch_rate(self, now: float) -> None:
-        if self.deadline == NEVER:
-            self._restart_window(now)  # it is we who are slow
-            return
-        elapsed = now - self._window_start
-        if elapsed < RATE_WINDOW:
-            return
-        if self.content_bytes - self._window_bytes < elapsed * self.server.minimum_rate:
+        elif self.reader is not None and not self.closing and self.incoming and self.incoming.pace.too_slow(now):
             self.goodbye(say.TOO_SLOW)
-        else:
-            self._restart_window(now)
-
-    def _restart_window(self, now: float) -> None:
-        self._window_start, self._window_bytes = now, self.content_bytes
 
     def waiting(self) -> None:
         """Nothing of this session is under way, so a server that shuts down ends it here."""
@@ -366,12 +393,6 @@ class Session(Wire):
             self.revoked = True
         elif self.transaction is not None:
             self.revoked = self.revoked or any(
-                table is None or relay_right(facts, tables, table) is None for facts in self.transaction.relaying
+                table is None or relay_right(access.again(self, facts), tables, table) is None
+                for facts in self.transaction.relaying
             )
-
-
-def _plain_address(address: str) -> str:
-    """The peer's address; IPv4 in IPv6 (RFC 4291 2.5.5.2) as IPv4, and no zone (RFC 4007 11)."""
-    if ":" not in address:
-        return address
-    return address.split("%", 1)[0].removeprefix("::ffff:") if "." in address else address.split("%", 1)[0]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from gatepost.core.checks.verdict import Verdict
 from gatepost.core.configuration import ListenerPolicy
 from gatepost.core.envelope import Recipient
+from gatepost.core.manifest.actions import Action
 from gatepost.core.relay_right import RelayFacts
 from gatepost.core.smtp_commands import MailCommand
 from gatepost.core.tables import ListenerTable, Tables
 from gatepost.telemetry.tracing import Span
+
+if TYPE_CHECKING:
+    from gatepost.edge.access import TransactionAccess
+    from gatepost.edge.authentication import Authentication
 
 SPAN: Final = "gatepost.edge receive"
 
@@ -18,9 +24,27 @@ class Transaction:
     """`recipients` by Address key. `size_limit` shrinks to the smallest of the recipients' domains.
 
     `relaying` are the facts on which a right to relay was granted. `span` only when the trace is sampled.
+    `access` is what access rules said, once they were asked. `authentication` gathers who sent it, where asked for.
+    `verdicts` are those on the sender; `tags` what checks noted; `discarded` recipients get nothing after the 250.
+    `exempt` are those, by Address key, whom an access rule lets have all mail.
     """
 
-    __slots__ = ("mail", "policy", "recipients", "relaying", "size_limit", "span", "table", "tables")
+    __slots__ = (
+        "access",
+        "authentication",
+        "discarded",
+        "exempt",
+        "mail",
+        "policy",
+        "recipients",
+        "relaying",
+        "size_limit",
+        "span",
+        "table",
+        "tables",
+        "tags",
+        "verdicts",
+    )
 
     def __init__(self, mail: MailCommand, tables: Tables, table: ListenerTable, span: Span | None) -> None:
         self.mail, self.tables, self.table, self.span = mail, tables, table, span
@@ -28,6 +52,22 @@ class Transaction:
         self.recipients: dict[str, Recipient] = {}
         self.relaying: list[RelayFacts] = []
         self.size_limit = table.policy.message_size
+        self.verdicts: list[Verdict] = []
+        self.tags: dict[str, None] = {}
+        self.discarded = 0
+        self.exempt: set[str] = set()
+        self.access: TransactionAccess | None = None
+        self.authentication: Authentication | None = None
+
+    @property
+    def relays_by_itself(self) -> bool:
+        """Whether a right to relay was used that is the client's own: a recipient's rule gives one to strangers."""
+        if any(not facts.granted for facts in self.relaying):
+            return True
+        access = self.access
+        if not self.relaying or access is None or access.client is None:
+            return False
+        return access.rules.clients_may_relay and access.client.action is Action.RELAY
 
     def event(self, name: str, **attributes: str | int | float | bool) -> None:
         """Note a check in the trace."""
@@ -35,6 +75,8 @@ class Transaction:
             self.span.event(name, **attributes)
 
     def end(self) -> None:
+        if self.authentication is not None:
+            self.authentication.close()
         if self.span is not None:
             self.span.end()
             self.span = None

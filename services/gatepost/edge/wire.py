@@ -42,6 +42,7 @@ class Wire(SMTP):
         self.idle_timeout = 300.0
         self.lenient_lines = False
         self.content_bytes = 0
+        self.slow = 0.0  # seconds that each line waits before it is taken
         self.reader: DataReader | None = None
         self.lost = False
         self.closing = False
@@ -55,6 +56,7 @@ class Wire(SMTP):
         self._writes_paused = False
         self._reads_paused = False
         self._scheduled = False
+        self._waited = False
 
     # -- what a subclass adds
 
@@ -267,6 +269,8 @@ class Wire(SMTP):
             elif lines >= LINES_AT_ONCE:
                 self._later()
                 return False
+            elif self.slow and self._slows_down():
+                return False
             else:
                 line = self._take_line()
                 if line is None:
@@ -331,6 +335,23 @@ class Wire(SMTP):
         self._scheduled = False
         if self._task is None and not self.closing:
             self._run()
+
+    def _slows_down(self) -> bool:
+        """Whether the next line has to wait yet; each waits for `slow` seconds, by a timer."""
+        if self._waited:
+            self._waited = False
+            return False
+        if not self._scheduled:
+            self._scheduled = True
+            self.deadline = NEVER
+            self.loop.call_later(self.slow, self._has_waited)
+        return True
+
+    def _has_waited(self) -> None:
+        self._waited = True
+        if not self.closing:
+            self._renew_deadline()
+        self._continue()
 
     def _pause_reading(self) -> None:
         if not self._reads_paused and not self.transport.is_closing():

@@ -14,6 +14,7 @@ import msgspec
 from gatepost.core.aftermath import Attempt, Scene, aftermath
 from gatepost.core.dsn_wishes import wants_success
 from gatepost.core.envelope import EnvelopeError
+from gatepost.core.leaving import leaving
 from gatepost.core.memory_body import MemoryBody
 from gatepost.core.ports.content import Body, Content
 from gatepost.core.ports.events import Events
@@ -171,6 +172,6 @@ def _delivery(item: Item, body: Body) -> Delivery:
         recipient=recipient.address,
         reverse_path=envelope.reverse_path,
         prepend=delivery_lines(envelope),
-        body=body,
+        body=leaving(body, envelope.strip),
         received_ms=envelope.received_ms,
     )

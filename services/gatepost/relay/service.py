@@ -5,6 +5,7 @@ The order of a step states the guarantee (G2, G5): send, append retries and noti
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -13,7 +14,9 @@ from opentelemetry.trace import SpanKind
 
 from gatepost.core import event_kinds
 from gatepost.core.aftermath import Attempt, Scene, aftermath, put_aside
+from gatepost.core.dsn_wishes import wants_success
 from gatepost.core.envelope import Destination, Envelope, EnvelopeError, Recipient
+from gatepost.core.leaving import leaving
 from gatepost.core.ports.content import Body, Content
 from gatepost.core.ports.events import Events
 from gatepost.core.ports.log import Consumer, Log, LogError, Record
@@ -30,6 +33,7 @@ from gatepost.core.records import Item, read_item
 from gatepost.core.retry import plan_for
 from gatepost.core.tables import Tables
 from gatepost.core.topics import Topics
+from gatepost.relay.masquerade import Masquerades
 from gatepost.relay.recent import RecentIds
 from gatepost.relay.site_gate import Site, SiteGate
 from gatepost.relay.targets import NoTarget, find_targets
@@ -37,13 +41,17 @@ from gatepost.telemetry import metrics
 from gatepost.telemetry.tracing import Span, Tracer, parse_traceparent
 from gatepost.work.bodies import CONTENT_LIMIT_S, body_of, start_of
 from gatepost.work.loop import WorkLoop
-from gatepost.work.quarantine import quarantine_entry
+from gatepost.work.quarantine import Quarantine
 from gatepost.work.telling import Teller
 
 INLINE_WHEN_DEFERRED: Final = 8 * 1024  # larger bodies wait in the content topic, not in the tier
 OVERFLOW_TIER: Final = "1m"
+SLOT_LIMIT_S: Final = (
+    300.0  # a copy that waits longer for its turn at a site waits in a tier, and pins nothing here
+)
 
-_BEFORE = RemoteReply(250, "2.0.0", "sent before this record was read again")
+# `dsn`: whoever is to be told of it was told, or is told by the next hop.
+_BEFORE = RemoteReply(250, "2.0.0", "sent before this record was read again", dsn=True)
 
 
 class RelayDependencies(msgspec.Struct, frozen=True):
@@ -51,6 +59,7 @@ class RelayDependencies(msgspec.Struct, frozen=True):
 
     log: Log
     content: Content
+    quarantine: Quarantine
     resolver: Resolver
     transport: Transport
     events: Events
@@ -68,20 +77,28 @@ class RelayService:
     def __init__(self, deps: RelayDependencies) -> None:
         self._deps = deps
         self._tables: Tables | None = None
+        self._masquerades: Masquerades | None = None
         self._gate = SiteGate(deps.concurrent_per_site)
         self._recent = RecentIds()
         self._teller = Teller("relay", deps.events, deps.tracer, deps.now_ms)
-        self._loop = WorkLoop(deps.log, deps.topics.relay, deps.topics.group("relay"), self._handle)
+        self._loop = WorkLoop(
+            deps.log, deps.topics.relay, deps.topics.group("relay"), self._handle, deps.quarantine
+        )
 
     def on_configuration(self, tables: Tables) -> None:
         self._tables = tables
+        self._masquerades = Masquerades(tables)
 
     def stop(self) -> None:
         """Let what is in hand end and return from run()."""
         self._loop.stop()
 
+    def gap(self) -> str | None:
+        """A readiness check: what is wrong where a record that was to be read is gone."""
+        return self._loop.gap
+
     async def run(self) -> None:
-        """Work until stop(). Raises LogGap."""
+        """Work until stop()."""
         await self._loop.run()
 
     async def _handle(self, consumer: Consumer, records: Sequence[Record]) -> None:
@@ -92,20 +109,18 @@ class RelayService:
             if destination is None:
                 raise EnvelopeError("the copy has no destination")
         except EnvelopeError as error:
-            await self._quarantine(consumer, record, str(error))
+            await self._loop.set_aside(consumer, record, str(error))
             return
         site = self._gate.site(destination.site or destination.domain)
-        if site.full:
+        if site.full or not await _slot(site):
             scene = self._scene()
             entry = put_aside(item, scene, OVERFLOW_TIER, "the site is busy", item.traceparent, record.key)
             await self._loop.persist(consumer, record, [entry])
             return
-        site.waiting += 1
         try:
-            async with site.slots:
-                await self._send(consumer, record, item, destination, site)
+            await self._send(consumer, record, item, destination, site)
         finally:
-            site.waiting -= 1
+            site.slots.release()
 
     def _scene(self) -> Scene:
         deps = self._deps
@@ -116,7 +131,7 @@ class RelayService:
     ) -> None:
         if self._loop.stopping or not consumer.owns(record.partition):
             return  # another member has it by now
-        body = await body_of(self._loop, self._deps.content, self._deps.topics, consumer, record, item)
+        body = await body_of(self._loop, self._deps.content, consumer, record, item)
         if body is None:
             return
         parent = parse_traceparent(item.traceparent)
@@ -124,7 +139,8 @@ class RelayService:
             with self._deps.tracer.start("gatepost.relay send", parent, kind=SpanKind.CLIENT) as span:
                 span.set("messaging.message.id", item.envelope.id)
                 span.set("gatepost.site", destination.site)
-                attempts = await self._attempts(item.envelope, destination, site, body, span)
+                async with self._recent.turn(recipient.id for recipient in item.envelope.recipients):
+                    attempts = await self._attempts(item.envelope, destination, site, body, span)
             await self._conclude(consumer, record, item, attempts, body)
         finally:
             body.close()
@@ -163,6 +179,8 @@ class RelayService:
         except NoTarget as nowhere:
             return [nowhere.reply] * len(recipients)
         message = _outgoing(envelope, recipients, body)
+        if self._masquerades is not None:
+            message = await self._masquerades.apply(message)
         last = RemoteReply(451, "4.4.1", "no host could be tried")
         for target in targets:
             try:
@@ -196,9 +214,12 @@ class RelayService:
         if any(attempt.reply.code >= 400 for attempt in attempts):
             item = await self._lightened(consumer, record, item, attempts, body)
             header = await start_of(body)
+        elif any(wants_success(item.envelope, attempt.recipient) for attempt in attempts):
+            header = await start_of(body)
         plan = plan_for(self._tables, item.envelope.reverse_path)
         trace = parse_traceparent(item.traceparent)
-        after = aftermath(item, attempts, plan, header, self._scene(), item.traceparent, record.key)
+        back = self._masquerades.return_path(item.envelope.reverse_path) if self._masquerades else None
+        after = aftermath(item, attempts, plan, header, self._scene(), item.traceparent, record.key, back)
         if await self._loop.persist(consumer, record, after.entries):
             for told in after.sent:
                 self._teller.done(event_kinds.SENT, item.envelope, told, trace, told.reply.remote)
@@ -217,8 +238,17 @@ class RelayService:
         envelope = msgspec.structs.replace(item.envelope, content=reference)
         return Item(envelope, b"", item.traceparent)
 
-    async def _quarantine(self, consumer: Consumer, record: Record, reason: str) -> None:
-        await self._loop.persist(consumer, record, [quarantine_entry(self._deps.topics, record, reason)])
+
+async def _slot(site: Site) -> bool:
+    """Wait for a place among the messages that go to a site at the same time; False when it took too long."""
+    site.waiting += 1
+    try:
+        async with asyncio.timeout(SLOT_LIMIT_S):
+            return await site.slots.acquire()
+    except TimeoutError:
+        return False
+    finally:
+        site.waiting -= 1
 
 
 def _as_meant(reply: RemoteReply) -> RemoteReply:
@@ -238,7 +268,7 @@ def _outgoing(envelope: Envelope, recipients: Sequence[Recipient], body: Body) -
             for recipient in recipients
         ),
         prepend=envelope.prepend.encode("utf-8", "surrogateescape"),
-        body=body,
+        body=leaving(body, envelope.strip),
         body_type=envelope.body,
         smtputf8=envelope.smtputf8,
         ret=envelope.ret,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from gatepost.core.address import Address, parse_address
-from gatepost.core.configuration import DomainConfig
+from gatepost.core.outbound import by_smart_host, outbound_domain
 from gatepost.core.ports.directory import Directory
 from gatepost.core.recipients import Found, Kind, find_recipient
 from gatepost.core.routing import (
@@ -53,7 +53,7 @@ class Expander:
         self, tables: Tables, directories: Mapping[str, Directory], stores: Mapping[str, str], reverse_path: str
     ) -> None:
         self._tables, self._directories, self._stores = tables, directories, stores
-        self._sender_domain = _sender_domain(tables, reverse_path)
+        self._sender_domain = outbound_domain(tables, reverse_path)
         self._copies: dict[str, Copy] = {}
         self._problems: list[Problem] = []
         self._dropped = 0
@@ -111,10 +111,7 @@ class Expander:
                 self._dropped += 1
 
     def _copy(self, original: str, address: Address, goes: GoesTo) -> None:
-        smart = self._sender_domain.smart_hosts if self._sender_domain else ()
-        if smart and goes.destination.domain and not goes.destination.hosts:
-            destination = msgspec.structs.replace(goes.destination, hosts=smart)
-            goes = GoesTo(goes.address, destination)
+        goes = by_smart_host(goes, self._sender_domain)
         key = goes.destination.mailbox or goes.address.key
         if key not in self._copies:
             forwarded = goes.address.key != parse_address(original).key
@@ -122,7 +119,3 @@ class Expander:
 
     def _problem(self, original: str, address: Address, nowhere: GoesNowhere) -> None:
         self._problems.append(Problem(original, str(address), nowhere))
-
-
-def _sender_domain(tables: Tables, reverse_path: str) -> DomainConfig | None:
-    return tables.domain(reverse_path.rpartition("@")[2]) if reverse_path else None

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from gatepost.core.envelope import Envelope
+from gatepost.core.leaving import leaving
 from gatepost.core.memory_body import MemoryBody
 from gatepost.core.ports.store import Delivery, Store, StoreOutcome
 from gatepost.core.trace_lines import delivery_lines
@@ -48,7 +49,7 @@ class NearCopy(msgspec.Struct, frozen=True, gc=False):
             recipient=envelope.recipients[0].address,
             reverse_path=envelope.reverse_path,
             prepend=delivery_lines(envelope),
-            body=MemoryBody(self.inline, envelope.sha256),
+            body=leaving(MemoryBody(self.inline, envelope.sha256), envelope.strip),
             received_ms=envelope.received_ms,
         )
 

@@ -16,6 +16,7 @@ import structlog
 from opentelemetry.trace import SpanKind
 
 from gatepost.core import event_kinds
+from gatepost.core.dsn_wishes import wants_success
 from gatepost.core.envelope import Destination, Envelope, EnvelopeError
 from gatepost.core.message import header_facts
 from gatepost.core.ports.content import Content, ContentDamaged
@@ -30,13 +31,21 @@ from gatepost.core.tables import Tables
 from gatepost.core.topics import Topics
 from gatepost.router.expansion import Copy, Expander, Expansion, Problem
 from gatepost.router.near import NearCopy, NearStores
-from gatepost.router.outputs import mailbox_entry, mailbox_envelope, notification_entry, relay_entries
+from gatepost.router.outputs import (
+    Wishes,
+    expansion_entry,
+    mailbox_entry,
+    mailbox_envelope,
+    notification_entry,
+    relay_entries,
+)
+from gatepost.router.stopping import Stopped, split
+from gatepost.router.stopping import tell as tell_stopped
 from gatepost.telemetry import metrics
 from gatepost.telemetry.tracing import Span, Tracer, parse_traceparent
 from gatepost.work.at_once import at_once
-from gatepost.work.bodies import lost_reason
 from gatepost.work.loop import APPEND_LIMIT_S, WorkLoop
-from gatepost.work.quarantine import quarantine_entry
+from gatepost.work.quarantine import Quarantine, lost_reason
 from gatepost.work.telling import Teller
 
 BATCH: Final = 100  # records decided in one go: some 5 ms in which an edge in the same process would have to wait
@@ -57,6 +66,7 @@ class RouterDependencies(msgspec.Struct, frozen=True):
 
     log: Log
     content: Content
+    quarantine: Quarantine
     directories: Mapping[str, Directory]
     resolver: Resolver
     events: Events
@@ -87,6 +97,7 @@ class Decision(msgspec.Struct):
     entries: list[Entry]
     routed: Routed | None = None
     near: list[NearCopy] = []
+    stopped: Stopped | None = None
 
     def failed(self, error: LogError) -> None:
         """The entries could not be appended: this was not what became of the record."""
@@ -105,7 +116,12 @@ class Router:
         self._teller = Teller("mailbox", deps.events, deps.tracer, deps.now_ms)
         self._configured = asyncio.Event()
         self._loop = WorkLoop(
-            deps.log, deps.topics.accepted, deps.topics.group("router"), self._handle, batch=BATCH
+            deps.log,
+            deps.topics.accepted,
+            deps.topics.group("router"),
+            self._handle,
+            deps.quarantine,
+            batch=BATCH,
         )
 
     def on_configuration(self, tables: Tables) -> None:
@@ -117,8 +133,17 @@ class Router:
         self._loop.stop()
         self._configured.set()
 
+    def gap(self) -> str | None:
+        """A readiness check: what is wrong where a record that was to be read is gone."""
+        return self._loop.gap
+
+    @property
+    def leads(self) -> bool:
+        """Whether this one of all routers does what only one of them needs to do."""
+        return self._loop.owns(0)
+
     async def run(self) -> None:
-        """Work until stop(). Raises LogGap: an operator must look before anything is skipped."""
+        """Work until stop()."""
         await self._configured.wait()
         await self._loop.run()
 
@@ -181,6 +206,8 @@ class Router:
 
     def _conclude(self, decision: Decision) -> None:
         """What is durable is told."""
+        if decision.stopped is not None:
+            tell_stopped(decision.stopped, self._deps.events, self._deps.now_ms)
         if decision.routed is not None:
             self._tell(decision.routed)
             decision.routed.span.end()
@@ -190,13 +217,23 @@ class Router:
         try:
             item = read_item(record)
         except EnvelopeError as error:
-            return Decision(record, [quarantine_entry(self._deps.topics, record, str(error))])
+            return Decision(record, [await self._deps.quarantine.entry(record, str(error))])
+        rest, stopped = split(record, item)
+        entries = []
+        if stopped is not None:
+            entries.append(await self._deps.quarantine.kept(stopped.record, stopped.reason))
+        decision = Decision(record, entries, stopped=stopped) if rest is None else await self._route(record, rest)
+        if rest is not None and stopped is not None:
+            decision.entries, decision.stopped = [*entries, *decision.entries], stopped
+        return decision
+
+    async def _route(self, record: Record, item: Item) -> Decision:
         began_ms = self._deps.now_ms()
         try:
             expansion = await self._expand(item)
             message = await self._message(item) if expansion.problems else b""
         except (ContentDamaged, LogGap) as error:  # an alarm: trying again would never end (G6)
-            return Decision(record, [quarantine_entry(self._deps.topics, record, lost_reason(error))])
+            return Decision(record, [self._deps.quarantine.without_body(record, lost_reason(error))])
         to_relay = [copy for copy in expansion.copies if not copy.goes.destination.store]
         sites = await self._sites(to_relay) if to_relay else {}
         span = self._deps.tracer.start(
@@ -267,12 +304,14 @@ class Router:
         entries: list[Entry] = []
         copies: list[NearCopy] = []
         near = self._deps.near if item.envelope.content is None else None
+        wishes = Wishes(item.envelope, expansion.copies)
         for copy in expansion.copies:
             store = copy.goes.destination.store
             if not store:
                 continue
-            own = mailbox_envelope(item.envelope, copy)
-            if near is not None and near.takes(store):
+            own = mailbox_envelope(item.envelope, copy, wishes)
+            # Who wants to be told of the delivery is told by the mailbox service.
+            if near is not None and near.takes(store) and not wants_success(own, own.recipients[0]):
                 copies.append(NearCopy(own, item.inline, traceparent))
             else:
                 entries.append(mailbox_entry(self._deps.topics, own, item.inline, traceparent))
@@ -289,8 +328,15 @@ class Router:
         """For sites and notifications. `message` is needed only where there are problems to notify of."""
         envelope, inline, topics = item.envelope, item.inline, self._deps.topics
         entries: list[Entry] = []
+        wishes = Wishes(envelope, expansion.copies)
         if sites:
-            entries += relay_entries(topics, envelope, inline, traceparent, sites)
+            entries += relay_entries(topics, envelope, inline, traceparent, sites, wishes)
+        if wishes.expanded():
+            told = expansion_entry(
+                topics, envelope, wishes, inline, self._deps.hostname, self._deps.now_ms(), traceparent
+            )
+            if told is not None:
+                entries.append(told)
         if expansion.problems:
             notification = notification_entry(
                 topics,

@@ -83,15 +83,115 @@ ACCEPT_SECONDS = Histogram(
     _SECONDS,
     ("listener",),
 )
+SESSIONS_LIMIT = Gauge("gatepost.edge.sessions.limit", "{session}", "SMTP sessions that may be open together")
+SESSIONS_ENDED = Counter(
+    "gatepost.edge.sessions.ended",
+    "{session}",
+    "SMTP sessions that this side ended, by the check or limit that did",
+    ("listener", "check"),
+)
 BODY_MEMORY = Gauge("gatepost.edge.body.reserved", "By", "memory reserved for bodies being received")
+BODY_MEMORY_LIMIT = Gauge("gatepost.edge.body.limit", "By", "the most memory that may be reserved for bodies")
+BODY_MEMORY_WAITING = Gauge("gatepost.edge.body.waiting", "{session}", "clients that wait for memory before 354")
+BODIES_STREAMING = Gauge(
+    "gatepost.edge.body.streaming", "{body}", "large bodies that are being received and written to the log"
+)
+TLS_HANDSHAKES = Counter(
+    "gatepost.edge.tls.handshakes",
+    "{handshake}",
+    "TLS handshakes by what came of them: the version, or failed",
+    ("listener", "outcome"),
+)
+PROXY_REFUSED = Counter(
+    "gatepost.edge.proxy.refused",
+    "{connection}",
+    "connections closed for their PROXY header: untrusted | malformed | timeout",
+    ("listener", "reason"),
+)
 AUTH = Counter("gatepost.edge.auth", "{attempt}", "AUTH attempts by outcome", ("listener", "verdict"))
+VERDICTS = Counter(
+    "gatepost.edge.verdicts",
+    "{verdict}",
+    "verdicts on clients, greetings and senders by check and action",
+    ("listener", "check", "action"),
+)
+AUTHENTICATION = Counter(
+    "gatepost.edge.authentication",
+    "{result}",
+    "results of SPF, DKIM, DMARC and ARC by method; dkim is the best of a message's signatures",
+    ("listener", "method", "result"),
+)
+DNSBL = Counter(
+    "gatepost.edge.dnsbl",
+    "{query}",
+    "answers of DNS lists: found | absent | failed (none, or an operator's error code) | resting (not asked)",
+    ("zone", "outcome"),
+)
+OWN_LISTED = Gauge(
+    "gatepost.edge.own.listed", "1", "whether one of our own addresses is on a DNS list", ("address", "zone")
+)
+ALARMS = Counter("gatepost.edge.alarms", "{alarm}", "alarms on abuse by kind (docs/operations.md)", ("kind",))
+BANS = Counter("gatepost.edge.bans", "{ban}", "bans that this edge made, by cause", ("cause",))
+GREYLIST = Counter(
+    "gatepost.edge.greylist",
+    "{recipient}",
+    "recipients by what greylisting said: new | early | passed | known | unsure (taken: the memory is not read)",
+    ("listener", "outcome"),
+)
+SLOWED = Counter("gatepost.edge.slowed", "{session}", "sessions that were slowed down after errors", ("listener",))
+APPENDS_IN_DOUBT = Counter(
+    "gatepost.edge.append.doubtful", "{message}", "messages answered with 451 whose append may still be written"
+)
+DOUBTS_RESOLVED = Counter(
+    "gatepost.edge.append.resolved",
+    "{message}",
+    "appends in doubt that came to an end: written | never | matched (by a retry) | expired | forgotten",
+    ("outcome",),
+)
+# -- state that edges share
+STATE_ENTRIES = Gauge("gatepost.state.entries", "{entry}", "entries of the shared memory by kind", ("kind",))
+STATE_EVICTED = Counter("gatepost.state.evicted", "{entry}", "entries forgotten because of their number", ("kind",))
+STATE_UNREADABLE = Counter("gatepost.state.unreadable", "{record}", "records that were passed over", ("kind",))
+STATE_LOST = Counter("gatepost.state.lost", "{entry}", "entries that were not written before the buffer was full")
 # -- log
 LOG_AVAILABLE = Gauge("gatepost.log.available", "1", "whether the last contact with the log succeeded")
+CONTENT_UNCONFIRMED = Gauge(
+    "gatepost.content.unconfirmed", "{piece}", "pieces of bodies that the log has and has not confirmed yet"
+)
 LOG_UNFINISHED = Gauge("gatepost.log.unfinished", "{record}", "records taken and not finished", ("topic",))
 EVENTS_DROPPED = Counter("gatepost.events.dropped", "{event}", "events lost because the buffer was full")
+LINES_DROPPED = Counter(
+    "gatepost.log.lines.dropped", "{line}", "lines that a log file could not take (a full disk)", ("file",)
+)
 # -- work topics
+QUEUE_DEPTH = Gauge(
+    "gatepost.queue.depth",
+    "{record}",
+    "unfinished records of a topic, in all partitions",
+    ("topic",),
+)
+QUEUE_AGE = Gauge(
+    "gatepost.queue.oldest.age", "s", "how long the oldest unfinished record of a topic lies there", ("topic",)
+)
 UNREADABLE = Counter("gatepost.work.quarantined", "{record}", "records quarantined as unusable", ("topic",))
 WORK_STUCK = Counter("gatepost.work.stuck", "{batch}", "batches that a fault of ours keeps unfinished", ("topic",))
+WORK_MOVED = Counter(
+    "gatepost.work.moved", "{record}", "records that waited too long and went to the end of their topic", ("topic",)
+)
+LOG_GAPS = Gauge("gatepost.log.gap", "1", "whether a record that was to be read is gone: an alarm", ("topic",))
+TOPICS_ANEW = Counter(
+    "gatepost.log.topics.anew", "{topic}", "topics that were deleted and made anew while we read them", ("topic",)
+)
+CONTENT_PIECES = Gauge(
+    "gatepost.content.pieces", "{piece}", "pieces of bodies in content.transit after the last trim"
+)
+CONTENT_TRIMMED = Counter("gatepost.content.trimmed", "{piece}", "pieces of bodies removed from content.transit")
+CONTENT_TRIMS = Counter(
+    "gatepost.content.trims",
+    "{run}",
+    "looks at what content.transit still has to hold: trimmed | backlog (too long, left to the retention) | failed",
+    ("outcome",),
+)
 # -- router
 ROUTED = Counter("gatepost.router.copies", "{copy}", "copies by what they became", ("destination",))
 # -- mailbox, relay
@@ -105,6 +205,10 @@ NOTIFICATIONS = Counter("gatepost.dsn.sent", "{message}", "delivery status notif
 # -- configuration
 CONFIG_LOADED = Gauge("gatepost.config.loaded", "1", "whether a configuration is in force")
 CONFIG_REFUSED = Counter("gatepost.config.refused", "{configuration}", "configurations that could not be used")
+ACCESS_TABLE_RULES = Gauge("gatepost.access.rules", "{rule}", "rules of an access table in use", ("file",))
+ACCESS_TABLE_REFUSED = Counter(
+    "gatepost.access.refused", "{version}", "versions of an access table that could not be used", ("file",)
+)
 # -- operator
 OPERATOR_LEADER = Gauge("gatepost.operator.leader", "1", "whether this operator holds the Lease")
 OPERATOR_OBJECTS = Gauge(

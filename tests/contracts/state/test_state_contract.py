@@ -214,3 +214,13 @@ async def test_unavailable_changes_nothing(backend: Backend, words: Any, key: An
 def _quietly(function: Any, *arguments: Any) -> bool:
     function(*arguments)
     return True
+
+
+async def test_an_edge_says_when_it_knows_what_was_there(
+    backend: Backend, words: Any, key: Any, eventually: Any
+) -> None:
+    one, mine = await backend.edge(), key()
+    await one.put(words.notes, mine, words.note("hello"), words.later, LIMIT)
+    other = await backend.edge()
+    await eventually(lambda: other.current)
+    assert other.get(words.notes, mine, words.now) == words.note("hello")

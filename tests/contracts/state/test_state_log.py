@@ -33,6 +33,10 @@ class Faulty(MemoryLog):
         class Follower:
             start, close = staticmethod(real.start), staticmethod(real.close)
 
+            @property
+            def caught_up(self) -> bool:
+                return real.caught_up
+
             async def fetch(self, limit: float) -> Sequence[Record]:
                 log.fault()
                 return await real.fetch(limit)

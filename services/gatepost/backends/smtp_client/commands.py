@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Final
+
+import msgspec
 
 from gatepost.backends.smtp_client.replies import Reply
 from gatepost.core.envelope import BodyType
@@ -12,6 +15,8 @@ from gatepost.core.ports.transport import OutgoingMessage, RemoteReply, Transpor
 
 Extensions = Mapping[str, str]  # keyword in capitals -> its parameters
 
+# RFC 9422 4.1: six digits, not beginning with 0.
+_LIMIT: Final = re.compile(r"(?:^|(?<= ))([A-Z]+)=([1-9][0-9]{0,5})(?= |$)")
 # A path is written by core.address, so that this only guards against a damaged envelope.
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f]|[\ud800-\udfff]")
 # xtext, keywords and commas (RFC 3461 4): printable without space.
@@ -23,11 +28,50 @@ def read_extensions(reply: Reply) -> dict[str, str]:
     """Return what a reply to EHLO announces (RFC 5321 4.1.1.1); the first line is the host's name."""
     extensions: dict[str, str] = {}
     for line in reply.lines[1:]:
-        # "AUTH=LOGIN" of old hosts is read as AUTH.
-        keyword, _, parameters = line.strip().replace("=", " ", 1).partition(" ")
+        keyword, _, parameters = line.strip().partition(" ")
+        if keyword.upper().startswith("AUTH="):
+            # "AUTH=LOGIN" of old hosts is read as AUTH.
+            keyword, _, parameters = line.strip().replace("=", " ", 1).partition(" ")
         if keyword:
             extensions.setdefault(keyword.upper(), parameters.strip())
     return extensions
+
+
+class HostLimits(msgspec.Struct, frozen=True):
+    """RFC 9422 4: how many messages a session, recipients a message and domains of recipients a message may have.
+
+    A host that sets no limit has a very large one.
+    """
+
+    mails: int = sys.maxsize
+    recipients: int = sys.maxsize
+    domains: int = sys.maxsize
+
+
+def read_limits(extensions: Extensions) -> HostLimits:
+    """Return what the host announced by LIMITS; a limit that is not valid counts as none (RFC 9422 3)."""
+    found = dict(_LIMIT.findall(extensions.get("LIMITS", "").upper()))
+    return HostLimits(*(int(found.get(name, sys.maxsize)) for name in ("MAILMAX", "RCPTMAX", "RCPTDOMAINMAX")))
+
+
+def rounds(recipients: Sequence[TransportRecipient], limits: HostLimits) -> list[list[int]]:
+    """Return the places of the recipients in as few messages as the limits allow, each place once."""
+    done: list[list[int]] = []
+    by_domain: dict[str, list[int]] = {}
+    for place, recipient in enumerate(recipients):
+        by_domain.setdefault(recipient.address.rpartition("@")[2].lower(), []).append(place)
+    domains = 0
+    for places in by_domain.values():
+        if not done or domains >= limits.domains:
+            done.append([])
+            domains = 0
+        domains += 1
+        for place in places:
+            if len(done[-1]) >= limits.recipients:
+                done.append([])
+                domains = 1
+            done[-1].append(place)
+    return done
 
 
 def needs_smtputf8(message: OutgoingMessage) -> bool:

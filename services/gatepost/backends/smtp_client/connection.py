@@ -8,9 +8,19 @@ import socket
 import ssl
 from typing import Final
 
-from gatepost.backends.smtp_client.commands import Extensions, read_extensions, unfit
+import msgspec
+
+from gatepost.backends.smtp_client.commands import (
+    Extensions,
+    HostLimits,
+    read_extensions,
+    read_limits,
+    rounds,
+    unfit,
+)
 from gatepost.backends.smtp_client.limits import Dialect, Limits
 from gatepost.backends.smtp_client.replies import Reply
+from gatepost.backends.smtp_client.seven_bit import fitted
 from gatepost.backends.smtp_client.tls import server_name
 from gatepost.backends.smtp_client.transaction import LocalRefusal, NotStarted, Transaction
 from gatepost.backends.smtp_client.wire import Wire, WireError, WireGarbled
@@ -25,6 +35,8 @@ _REASONS: Final = {
     errno.ENETUNREACH: "Network is unreachable",
     errno.ECONNRESET: "Connection reset",
 }
+# RFC 3463 3.6: X.5.3 too many recipients.
+_NEXT_TIME: Final = RemoteReply(452, "4.5.3", "More recipients than the host takes in one session")
 
 
 class TlsFailed(Exception):
@@ -45,6 +57,7 @@ class Connection:
         self._dialect = dialect
         self._limits = limits
         self._extensions: Extensions = {}
+        self._host_limits = HostLimits()
         self._needs_reset = False
         self._in_step = True
         self.sent = 0
@@ -52,14 +65,42 @@ class Connection:
     @property
     def usable(self) -> bool:
         """Whether another message may be sent on it."""
-        return self._in_step and self._wire.idle and self.sent < self._limits.messages_per_connection
+        most = min(self._limits.messages_per_connection, self._host_limits.mails)
+        return self._in_step and self._wire.idle and self.sent < most
 
     async def send(self, message: OutgoingMessage) -> list[RemoteReply]:
-        """Send one message; a reply for each recipient. Raises NotStarted."""
-        self.sent += 1
+        """Send one message, as several where the host's limits want that; a reply for each recipient.
+
+        Raises NotStarted: then nothing of it was sent.
+        """
+        fit = await fitted(message, self._extensions)
+        if isinstance(fit, RemoteReply):
+            return [fit] * len(message.recipients)
+        message = fit
         refusal = unfit(message, self._extensions)
         if refusal is not None:
+            self.sent += 1
             return [refusal] * len(message.recipients)
+        parts = rounds(message.recipients, self._host_limits)
+        if len(parts) == 1:
+            return await self._send_part(message)
+        results: list[RemoteReply] = [_NEXT_TIME] * len(message.recipients)
+        for number, places in enumerate(parts):
+            if number and not self.usable:
+                break
+            recipients = tuple(message.recipients[place] for place in places)
+            try:
+                replies = await self._send_part(msgspec.structs.replace(message, recipients=recipients))
+            except NotStarted:
+                if not number:
+                    raise
+                break
+            for place, reply in zip(places, replies, strict=True):
+                results[place] = reply
+        return results
+
+    async def _send_part(self, message: OutgoingMessage) -> list[RemoteReply]:
+        self.sent += 1
         if self._needs_reset:
             await self._reset()
         transaction = Transaction(self._wire, self._dialect, self._limits, self._extensions, self._remote, message)
@@ -100,10 +141,11 @@ class Connection:
         reply = await self._heard(verb, f"{verb} {helo}")
         if verb == "EHLO" and 500 <= reply.code < 600:
             self._expect("HELO", await self._heard("HELO", f"HELO {helo}"))
-            self._extensions = {}
+            self._extensions, self._host_limits = {}, HostLimits()
             return
         self._expect(verb, reply)
         self._extensions = read_extensions(reply)
+        self._host_limits = read_limits(self._extensions)
 
     @property
     def offers_tls(self) -> bool:

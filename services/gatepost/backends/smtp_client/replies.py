@@ -22,6 +22,8 @@ MAX_LINE: Final = 2000
 MAX_LINES: Final = 100
 # Complete replies that nobody has read: more than one for each recipient of a message is a flood.
 MAX_UNREAD: Final = 2000
+# Characters in them: 2,000 replies of 100 long lines each would be 400 MB.
+MAX_UNREAD_TEXT: Final = 1024 * 1024
 # What of a reply's text is kept, in characters: it goes into logs, events and DSNs.
 MAX_TEXT: Final = 1000
 
@@ -38,6 +40,11 @@ class Reply(msgspec.Struct, frozen=True):
 
     code: int
     lines: tuple[str, ...]
+
+    @property
+    def length(self) -> int:
+        """Characters of all lines."""
+        return sum(map(len, self.lines))
 
     @property
     def enhanced(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+import msgspec
 import structlog
 
 from gatepost.backends.smtp_client.commands import (
@@ -234,9 +235,11 @@ class Transaction:
 
     def _final(self, reply: Reply) -> RemoteReply:
         self._note_closing("END", reply)
-        if not 200 <= reply.code < 300:
-            self._must_be_refusal(reply)
-        return self._shown(reply, "END")
+        shown = self._shown(reply, "END")
+        if 200 <= reply.code < 300:
+            return msgspec.structs.replace(shown, dsn=self._dialect is Dialect.SMTP and "DSN" in self._extensions)
+        self._must_be_refusal(reply)
+        return shown
 
     # --- replies ---
 

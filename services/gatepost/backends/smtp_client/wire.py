@@ -7,7 +7,7 @@ import ssl
 from collections import deque
 from typing import Final, cast
 
-from gatepost.backends.smtp_client.replies import MAX_UNREAD, GarbledReply, Reply, ReplyParser
+from gatepost.backends.smtp_client.replies import MAX_UNREAD, MAX_UNREAD_TEXT, GarbledReply, Reply, ReplyParser
 
 # What may lie unsent in memory before writing waits: some pieces of content.
 HIGH_WATER: Final = 512 * 1024
@@ -35,6 +35,7 @@ class Wire(asyncio.Protocol):
     def __init__(self) -> None:
         self._parser = ReplyParser()
         self._replies: deque[Reply] = deque()
+        self._unread = 0  # characters in _replies
         self._error: WireError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -51,13 +52,16 @@ class Wire(asyncio.Protocol):
         if self._error is not None:
             return
         try:
-            self._replies.extend(self._parser.feed(data))
-            if len(self._replies) > MAX_UNREAD:
+            replies = self._parser.feed(data)
+            self._replies.extend(replies)
+            self._unread += sum(reply.length for reply in replies)
+            if len(self._replies) > MAX_UNREAD or self._unread > MAX_UNREAD_TEXT:
                 raise GarbledReply("replies to nothing")
         except GarbledReply as error:
             self._fail(WireGarbled(f"The host broke the protocol: {error}"))
             self.abort()
-        self._wake()
+        if self._replies:
+            self._wake()  # a part of a reply is none: its limit goes on
 
     def eof_received(self) -> None:
         self._fail(WireClosed("The host closed the connection"))
@@ -118,7 +122,9 @@ class Wire(asyncio.Protocol):
             finally:
                 self._waiter = None
         if self._replies:
-            return self._replies.popleft()
+            reply = self._replies.popleft()
+            self._unread -= reply.length
+            return reply
         assert self._error is not None
         raise self._error
 

@@ -65,6 +65,21 @@ def ask(name: str, kind: Kind) -> Asking[DnsAnswer]:
     return answers[0]
 
 
+def remembering(asking: Asking[T], known: dict[Question, DnsAnswer]) -> Asking[T]:
+    """Run an evaluation, taking what is `known` from there and adding what is answered, failures too."""
+    try:
+        questions = next(asking)
+        while True:
+            new = tuple(question for question in dict.fromkeys(questions) if question not in known)
+            if new:
+                answers = yield new
+                known.update(zip(new, answers, strict=True))
+            questions = asking.send(tuple(known[question] for question in questions))
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
 def together(evaluations: Sequence[Asking[T]]) -> Asking[list[T]]:
     """Run evaluations side by side: each round of questions of all of them goes out at once."""
     results: dict[int, T] = {}

@@ -19,7 +19,7 @@ from gatepost.core.authentication.folding import folded
 from gatepost.core.authentication.names import dns_name
 from gatepost.core.authentication.spf.result import SpfIdentity, SpfResult
 from gatepost.core.authentication.tag_list import field_text
-from gatepost.core.headers import Field, without_fields
+from gatepost.core.headers import Field, spans, without_fields
 
 FIELD_NAME: Final = b"authentication-results"
 # As many results as we would verify signatures, and the other methods.
@@ -74,6 +74,14 @@ def without_forged(header: bytes, ours: Collection[str]) -> bytes:
     """Return the header less those fields; every other octet is as it was."""
     names = {_comparable(one) for one in ours}
     return without_fields(header, lambda field: _is_forged(field, names))
+
+
+def forged_spans(header: bytes, ours: Collection[str]) -> tuple[tuple[int, int], ...]:
+    """Where those fields are, as (offset, octets) in the header: to leave them out of what is kept as received."""
+    if FIELD_NAME not in header.lower():
+        return ()
+    names = {_comparable(one) for one in ours}
+    return spans(header, lambda field: _is_forged(field, names))
 
 
 def collected_results(fields: Iterable[Field], authserv_id: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from gatepost.core.address import AddressError, parse_address
 from gatepost.core.compile.conditions import ACCEPTED, RESOLVED_REFS, Rejection
+from gatepost.core.compile.masquerade import compile_masquerade
 from gatepost.core.configuration import DeliveryPlan, DomainConfig, RetryPlan
 from gatepost.core.domain import DomainError, canonical_domain
 from gatepost.core.hosts import HostError, parse_host
@@ -43,6 +44,7 @@ def compile_domain(
     kind, directory, static = _source(spec.recipients.source, domain, directories, warnings)
     unknown, unknown_to = _unknown(spec.recipients)
     outbound = spec.outbound
+    aliases = tuple(_domain(name, "spec.aliasDomains") for name in spec.alias_domains or ())
     config = DomainConfig(
         domain=domain,
         origin=str(ObjectKey(mail_domain.KIND, manifest.metadata.namespace, manifest.metadata.name)),
@@ -53,7 +55,7 @@ def compile_domain(
         delivery=_delivery(spec.delivery or MailboxDelivery(), stores),
         default=bool(spec.default),
         subdomains=bool(spec.subdomains),
-        alias_domains=tuple(_domain(name, "spec.aliasDomains") for name in spec.alias_domains or ()),
+        alias_domains=aliases,
         unknown=unknown,
         unknown_deliver_to=unknown_to,
         separators=spec.recipients.subaddressing.separators if spec.recipients.subaddressing else (),
@@ -65,6 +67,9 @@ def compile_domain(
         else (),
         helo_name=_domain(outbound.helo_name, "spec.outbound.heloName") if outbound and outbound.helo_name else "",
         retry=_retry(outbound.retry) if outbound and outbound.retry else RetryPlan(),
+        masquerade=compile_masquerade(outbound.masquerade, (domain, *aliases))
+        if outbound and outbound.masquerade
+        else None,
     )
     return config, warnings
 

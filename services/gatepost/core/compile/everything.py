@@ -126,7 +126,8 @@ def _domains(domains: Sequence[MailDomain], around: Surroundings, book: _Book) -
             _check_duplicate(key, book)
             config, warnings = compile_domain(manifest, around.directories, around.stores)
             names = (config.domain, *config.alias_domains)
-            _check_ownership(manifest.metadata.namespace, names, around)
+            shown = (config.masquerade.as_domain,) if config.masquerade else ()
+            _check_ownership(manifest.metadata.namespace, (*names, *shown), around)
             _check_conflict(names, owner)
             if config.default and default_owner is not None:
                 raise Rejection(

@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import TypeVar
 
 from gatepost.core.compile.conditions import ACCEPTED, RESOLVED_REFS, Rejection
+from gatepost.core.compile.policy_access import compile_access
+from gatepost.core.compile.policy_authentication import compile_authentication
+from gatepost.core.compile.policy_client import client_parts
+from gatepost.core.compile.policy_recipients import login_failures, recipient_parts
+from gatepost.core.compile.policy_tls import certificate_rights, checked_networks
 from gatepost.core.configuration import ClientRule, ListenerPolicy
 from gatepost.core.domain import DomainError, canonical_domain
 from gatepost.core.manifest import relay_policy
@@ -76,18 +81,23 @@ def compile_policy(
         auth_require_for=_or(auth.require_for, base.auth_require_for),
         auth_sender_match=_or(auth.sender_match, base.auth_sender_match),
         auth_directory=_auth_directory(auth, enabled, directories),
-        max_recipients=_or(spec.recipients.max if spec.recipients else None, base.max_recipients),
-        errors_before_disconnect=_or(
-            spec.recipients.errors_before_disconnect if spec.recipients else None,
-            base.errors_before_disconnect,
-        ),
+        auth_failures=login_failures(auth.failures),
         bare_newline=_or(smtp.bare_newline if smtp else None, base.bare_newline),
         normalize_networks=_networks(smtp.normalize_networks if smtp else None, "spec.smtp.normalizeNetworks"),
         message_size=_message_size(limits.message_size if limits else None, base.message_size),
         header_bytes=size_bytes(limits.header_bytes) if limits and limits.header_bytes else base.header_bytes,
         max_received=_or(limits.received if limits else None, base.max_received),
+        junk_commands=_or(limits.junk_commands if limits else None, base.junk_commands),
         tls_mode=tls_mode,
         tls_min_version=_or(spec.tls.min_version if spec.tls else None, base.tls_min_version),
+        tls_required_for=checked_networks(spec.tls.required_for if spec.tls else None, "spec.tls.requiredFor"),
+        client_certificates=certificate_rights(
+            spec.relay.client_certificates if spec.relay else None, role, warnings
+        ),
+        access=compile_access(spec.access, role, spec.relay.allow_on_public_listeners if spec.relay else None),
+        authentication=compile_authentication(spec.authentication, role, warnings),
+        **client_parts(spec, role, warnings),
+        **recipient_parts(spec.recipients, warnings),
     )
     return policy, warnings
 

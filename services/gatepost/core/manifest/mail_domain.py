@@ -109,9 +109,32 @@ class Retry(SpecPart, frozen=True):
     bounce_expire_after: Duration | None = None
 
 
+class MasqueradeScope(Enum):
+    LISTED = "Listed"
+    ENTIRE_DOMAIN = "EntireDomain"
+
+
+class Masquerade(SpecPart, frozen=True):
+    """Senders' addresses at inner hosts leave with another domain (sendmail's MASQUERADE_AS)."""
+
+    as_domain: DomainText = msgspec.field(name="as")
+    """The domain that the world sees: this one, one of aliasDomains, or one above them."""
+    scope: MasqueradeScope | None = None
+    """Listed (the default): addresses at exactly these domains. EntireDomain: also at all hosts below them."""
+    domains: Annotated[tuple[DomainText, ...], msgspec.Meta(min_length=1, max_length=64)] | None = None
+    """Domains that are hidden: this one, aliasDomains, or names below them; unset: this one."""
+    envelope: bool | None = None
+    """Whether the reverse-path is rewritten as well, not only From, Sender, Reply-To and their Resent- forms."""
+    exposed_users: Annotated[tuple[LocalPartText, ...], msgspec.Meta(max_length=64)] | None = None
+    """Local parts that keep their host, such as root, so that one sees which machine wrote."""
+
+
 class Outbound(SpecPart, frozen=True):
+    """Mail of this domain's senders. Of the default domain also mail with the null sender or a foreign one."""
+
     smart_host: SmartHost | None = None
     helo_name: HostText | None = None
+    masquerade: Masquerade | None = None
     retry: Retry | None = None
 
 

@@ -12,7 +12,14 @@ from typing import Annotated, Any
 import msgspec
 
 from gatepost.core.manifest.object import API_VERSION, DomainText, Metadata, NetworkText, ObjectName, SpecPart
-from gatepost.core.manifest.quantities import Duration, Size
+from gatepost.core.manifest.policy_access import AccessSpec
+from gatepost.core.manifest.policy_authentication import AuthenticationSpec
+from gatepost.core.manifest.policy_connection import Connection
+from gatepost.core.manifest.policy_dnsbl import Dnsbl, Senders
+from gatepost.core.manifest.policy_helo import Helo
+from gatepost.core.manifest.policy_recipients import LoginFailures, RecipientLimits
+from gatepost.core.manifest.policy_tls import ClientCertificates
+from gatepost.core.manifest.quantities import Size
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Networks = Annotated[tuple[NetworkText, ...], msgspec.Meta(max_length=1024)]
@@ -20,21 +27,6 @@ Networks = Annotated[tuple[NetworkText, ...], msgspec.Meta(max_length=1024)]
 
 class ListenersTarget(SpecPart, frozen=True, tag="Listeners", tag_field="type"):
     listeners: Annotated[tuple[ObjectName, ...], msgspec.Meta(min_length=1, max_length=64)]
-
-
-class PerHost(SpecPart, frozen=True):
-    concurrent: Count | None = None
-
-
-class Total(SpecPart, frozen=True):
-    concurrent: Count | None = None
-
-
-class Connection(SpecPart, frozen=True):
-    per_host: PerHost | None = None
-    total: Total | None = None
-    idle_timeout: Duration | None = None
-    """RFC 5321 4.5.3.2.7: at least 5 minutes; shorter is for listeners under attack."""
 
 
 class SenderMatch(Enum):
@@ -58,6 +50,7 @@ class RelayClients(SpecPart, frozen=True):
 
     networks: Annotated[Networks, msgspec.Meta(min_length=1)]
     sender_domains: Annotated[tuple[DomainText, ...], msgspec.Meta(min_length=1, max_length=256)] = ("Local",)
+    """Whose senders these clients relay for; Local: every domain that is served. The null sender goes with any."""
 
 
 class Authenticated(SpecPart, frozen=True):
@@ -69,6 +62,7 @@ class Authenticated(SpecPart, frozen=True):
     sender_match: SenderMatch | None = None
     directory_ref: ObjectName | None = None
     """Which directory of the Settings checks logins; without it the only one."""
+    failures: LoginFailures | None = None
 
 
 class Relay(SpecPart, frozen=True):
@@ -76,11 +70,7 @@ class Relay(SpecPart, frozen=True):
     allow_on_public_listeners: bool | None = None
     """Lets `clients` count on a listener of role mx, where a load balancer can make the world look inside."""
     authenticated: Authenticated | None = None
-
-
-class RecipientLimits(SpecPart, frozen=True):
-    max: Count | None = None
-    errors_before_disconnect: Count | None = None
+    client_certificates: ClientCertificates | None = None
 
 
 class BareNewline(Enum):
@@ -92,6 +82,8 @@ class SmtpLimits(SpecPart, frozen=True):
     message_size: Size | None = None
     header_bytes: Size | None = None
     received: Count | None = None
+    junk_commands: Count | None = None
+    """NOOP, RSET, VRFY, HELP, EHLO and HELO since the last accepted message; one more ends the session (421)."""
 
 
 class Smtp(SpecPart, frozen=True):
@@ -114,12 +106,19 @@ class TlsVersion(Enum):
 class TlsPolicy(SpecPart, frozen=True):
     mode: TlsMode | None = None
     min_version: TlsVersion | None = None
+    required_for: Networks | None = None
+    """Clients in these networks must encrypt, as all must with mode Require."""
 
 
 class RelayPolicySpec(SpecPart, frozen=True):
     target: ListenersTarget
     connection: Connection | None = None
+    helo: Helo | None = None
     relay: Relay | None = None
+    dnsbl: Dnsbl | None = None
+    senders: Senders | None = None
+    access: AccessSpec | None = None
+    authentication: AuthenticationSpec | None = None
     recipients: RecipientLimits | None = None
     smtp: Smtp | None = None
     tls: TlsPolicy | None = None

@@ -33,6 +33,12 @@ class KafkaSecurity(Enum):
     TLS = "Tls"
 
 
+class SaslMechanism(Enum):
+    PLAIN = "PLAIN"
+    SCRAM_SHA_256 = "SCRAM-SHA-256"
+    SCRAM_SHA_512 = "SCRAM-SHA-512"
+
+
 class KafkaSettings(_Settings, frozen=True):
     bootstrap_servers: tuple[str, ...] = ("127.0.0.1:9092",)
     replication_factor: Annotated[int, msgspec.Meta(ge=1, le=9)] = 3
@@ -41,8 +47,16 @@ class KafkaSettings(_Settings, frozen=True):
     """Whether missing topics are created; otherwise they are named and the process does not start."""
     security: KafkaSecurity = KafkaSecurity.PLAINTEXT
     ca_file: str = ""
+    """Brokers' certificates are always verified: with these CAs, else with the system's."""
+    certificate_file: str = ""
+    """With a keyFile, for mutual TLS: the certificate's subject is the principal."""
+    key_file: str = ""
+    sasl_mechanism: SaslMechanism = SaslMechanism.SCRAM_SHA_512
+    """PLAIN sends the password itself: only with security Tls outside of a trusted network."""
     username: str = ""
-    """With a passwordFile: SASL SCRAM-SHA-512."""
+    """With a passwordFile: SASL."""
+    username_file: str = ""
+    """In place of username, as secrets that an operator makes have it."""
     password_file: str = ""
     session_timeout: Duration = "6s"
     """After this without a heartbeat another member takes over (the broker's minimum is 6 s)."""
@@ -56,6 +70,9 @@ class LogSettings(_Settings, frozen=True):
     partitions: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 12
     """Partitions of each work topic: the most pods of one service that can share its work."""
     topic_prefix: Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9.-]+\.)?$", max_length=128)] = ""
+    accept_instance: str = ""
+    """The id of another log than the one that this process has worked with: it is worked with from now on.
+    A process remembers the id (Kafka: the cluster's) and refuses any other log: that would lack accepted mail."""
     append_timeout: Duration = "8s"
     """How long an append may take before the client gets 451 (RFC 5321 4.5.3.2 leaves clients 10 min)."""
 
@@ -121,11 +138,34 @@ class Role(Enum):
     INTERNAL = "internal"
 
 
+class CertificatePair(_Settings, frozen=True):
+    certificate_file: str
+    key_file: str
+
+
 class ListenerTls(_Settings, frozen=True):
+    """Files are read again when they change; sessions that can be resumed stay so."""
+
     certificate_file: str = ""
     key_file: str = ""
     implicit: bool = False
     """TLS from the first byte (RFC 8314 3.3), as on port 465."""
+    certificates: Annotated[tuple[CertificatePair, ...], msgspec.Meta(max_length=3)] = ()
+    """More pairs, each with another kind of key: clients get the ECDSA one where they know it, else RSA."""
+    client_ca_file: str = ""
+    """CAs, or pinned certificates themselves, that vouch for client certificates. A client is asked for one only
+    where a policy's relay.clientCertificates wants it; one that shows another certificate cannot connect."""
+
+
+class ProxyProtocol(_Settings, frozen=True):
+    trusted_networks: Annotated[tuple[str, ...], msgspec.Meta(max_length=256)] = ()
+    """Load balancers. Once there is one, every connection must begin with a header of the PROXY protocol, version 1
+    or 2, and come from here; any other is closed. With implicit TLS the header comes before the handshake."""
+
+
+class Xclient(_Settings, frozen=True):
+    trusted_networks: Annotated[tuple[str, ...], msgspec.Meta(max_length=256)] = ()
+    """Hosts that may say by XCLIENT whose session they pass on: address, name, HELO and even login."""
 
 
 class ListenerSettings(_Settings, frozen=True):
@@ -134,6 +174,8 @@ class ListenerSettings(_Settings, frozen=True):
     """HOST:PORT; an IPv6 host in brackets."""
     role: Role = Role.MX
     tls: ListenerTls = ListenerTls()
+    proxy_protocol: ProxyProtocol = ProxyProtocol()
+    xclient: Xclient = Xclient()
 
 
 class MaildirSettings(_Settings, frozen=True):
@@ -177,13 +219,64 @@ class RelaySettings(_Settings, frozen=True):
     idle_timeout: Duration = "5s"
 
 
+class LogFileSettings(_Settings, frozen=True):
+    """A file of lines with rotation by the process itself. One process has it alone: another one does not start.
+
+    A full disk never holds mail up: lines are dropped and counted (gatepost.log.lines.dropped).
+    """
+
+    path: str
+    """As "/var/log/gatepost/main.log" or "{state}/main.log". An older one gets the time of its end as a suffix."""
+    max_bytes: Size = "10Mi"
+    """A larger file is put aside and a new one begun."""
+    rotate_every: Duration = "168h"
+    """Also by time; whole weeks begin on Monday, 00:00 UTC."""
+    keep: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
+    """How many older files are kept."""
+    mode: Annotated[str, msgspec.Meta(pattern=r"^0?[0-7]{3}$")] = "0640"
+    group: str = ""
+    """The group that the files belong to; empty: the process's own."""
+
+
+AlarmCount = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+
+
+class AlarmSettings(_Settings, frozen=True):
+    """From how many within a window on abuse is told (an event `alarm`, a warning in the log, a metric); 0: never.
+
+    Each edge counts what it sees itself. Nothing is refused because of an alarm.
+    """
+
+    window: Duration = "10m"
+    relay_attempts: AlarmCount = 10
+    """Refused attempts to relay, from one network (IPv4 /24, IPv6 /64)."""
+    auth_failures: AlarmCount = 20
+    """Failed logins from one network, and for one account wherever they come from."""
+    unknown_recipients: AlarmCount = 50
+    """Unknown recipients that one network named."""
+    messages_to_recipient: AlarmCount = 300
+    """Messages for one recipient: bombing, or a loop."""
+    recipients_of_sender: AlarmCount = 500
+    """Recipients that one login, or one client that may relay, sent to: a worm, or a stolen password."""
+    many_recipients_from: tuple[str, ...] = ()
+    """Networks of list servers and the like, which may send to any number of recipients without an alarm."""
+
+
 class TelemetrySettings(_Settings, frozen=True):
     otlp_endpoint: str = ""
     """OTLP over HTTP, as "http://collector:4318"; empty: no traces are exported."""
     trace_sampling: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.01
+    event_sampling: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 1.0
+    """Of how many messages `accepted`, `routed`, `stored` and `sent` are written to the events topic: all of a
+    message and its copies, or none, in every process alike. Refusals, deferrals, failures, alarms: always."""
     log_format: str = "auto"
     """json | text | auto (text on a terminal)."""
     log_level: str = "info"
+    log_file: LogFileSettings | None = None
+    """The log goes to this file instead of standard error (in Kubernetes leave it out: the node collects)."""
+    decision_log: LogFileSettings | None = None
+    """A log of its own, beside the main one, for what was decided on each connection, recipient and message."""
+    alarms: AlarmSettings = AlarmSettings()
 
 
 class AdminSettings(_Settings, frozen=True):
@@ -196,7 +289,7 @@ class LimitSettings(_Settings, frozen=True):
 
     memory_for_bodies: Size = "256Mi"
     spool_above: Size = "1Mi"
-    """Bodies above this go to an unlinked file while they are received."""
+    """Bodies above this go to an unlinked file where they are read back from the content topic."""
     sessions: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 2000
     minimum_bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 128
     """A client that sends DATA slower than this, over a minute, is disconnected."""

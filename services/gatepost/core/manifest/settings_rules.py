@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from gatepost.core.manifest.quantities import seconds
+from gatepost.core.manifest.quantities import seconds, size_bytes
 from gatepost.core.manifest.read import ManifestError
-from gatepost.core.manifest.settings import Settings
+from gatepost.core.manifest.settings import KafkaSecurity, KafkaSettings, ListenerTls, Settings
+from gatepost.core.networks import NetworkError, parse_network
 
 MAX_APPEND_TIMEOUT = 9.0  # a client has its 451 within 10 s when the log is away
+MIN_LOG_FILE = 64 * 1024  # a smaller file would be put aside all the time
+MIN_ROTATION = 60.0
+MIN_ALARM_WINDOW = 1.0
 MAX_NEGATIVE_CACHE = 30.0  # a user who was just created must not wait longer for the first mail
 
 
@@ -25,11 +29,25 @@ def check_settings(settings: Settings, where: str) -> None:
         if (store.maildir is None) == (store.lmtp is None):
             raise ManifestError(where, f"stores.{name}", "exactly one of maildir and lmtp is needed")
     _check_listeners(settings, where)
+    _check_telemetry(settings, where)
     if settings.store is not None and settings.store not in settings.stores:
         raise ManifestError(where, "store", f"{settings.store!r} is none of stores")
-    kafka = settings.log.kafka
-    if kafka and kafka.min_insync_replicas > kafka.replication_factor:
+    if settings.log.kafka is not None:
+        _check_kafka(settings.log.kafka, where)
+
+
+def _check_kafka(kafka: KafkaSettings, where: str) -> None:
+    tls = kafka.security is KafkaSecurity.TLS
+    if kafka.min_insync_replicas > kafka.replication_factor:
         raise ManifestError(where, "log.kafka.minInsyncReplicas", "cannot be more than replicationFactor")
+    if kafka.username and kafka.username_file:
+        raise ManifestError(where, "log.kafka.usernameFile", "username and usernameFile exclude each other")
+    if bool(kafka.username or kafka.username_file) != bool(kafka.password_file):
+        raise ManifestError(where, "log.kafka.passwordFile", "a user name and passwordFile go together")
+    if bool(kafka.certificate_file) != bool(kafka.key_file):
+        raise ManifestError(where, "log.kafka.certificateFile", "certificateFile and keyFile go together")
+    if not tls and (kafka.certificate_file or kafka.ca_file):
+        raise ManifestError(where, "log.kafka.security", "certificates are of use with Tls only")
 
 
 def _check_listeners(settings: Settings, where: str) -> None:
@@ -42,7 +60,44 @@ def _check_listeners(settings: Settings, where: str) -> None:
         host, colon, port = listener.address.rpartition(":")
         if not colon or not host or not port.isdigit() or int(port) > 65535:
             raise ManifestError(where, f"{field}.address", "HOST:PORT is expected")
-        if bool(listener.tls.certificate_file) != bool(listener.tls.key_file):
-            raise ManifestError(where, f"{field}.tls", "certificateFile and keyFile go together")
-        if listener.tls.implicit and not listener.tls.certificate_file:
-            raise ManifestError(where, f"{field}.tls.implicit", "needs a certificateFile")
+        _check_tls(listener.tls, where, f"{field}.tls")
+        _check_networks(listener.proxy_protocol.trusted_networks, where, f"{field}.proxyProtocol.trustedNetworks")
+        _check_networks(listener.xclient.trusted_networks, where, f"{field}.xclient.trustedNetworks")
+
+
+def _check_tls(tls: ListenerTls, where: str, field: str) -> None:
+    if bool(tls.certificate_file) != bool(tls.key_file):
+        raise ManifestError(where, field, "certificateFile and keyFile go together")
+    for number, pair in enumerate(tls.certificates):
+        if not pair.certificate_file or not pair.key_file:
+            raise ManifestError(where, f"{field}.certificates[{number}]", "needs certificateFile and keyFile")
+    some = bool(tls.certificate_file or tls.certificates)
+    if tls.implicit and not some:
+        raise ManifestError(where, f"{field}.implicit", "needs a certificateFile")
+    if tls.client_ca_file and not some:
+        raise ManifestError(where, f"{field}.clientCaFile", "needs a certificateFile")
+
+
+def _check_networks(networks: tuple[str, ...], where: str, field: str) -> None:
+    for number, network in enumerate(networks):
+        try:
+            parse_network(network)
+        except NetworkError as error:
+            raise ManifestError(where, f"{field}[{number}]", str(error)) from None
+
+
+def _check_telemetry(settings: Settings, where: str) -> None:
+    telemetry = settings.telemetry
+    files = {"logFile": telemetry.log_file, "decisionLog": telemetry.decision_log}
+    for name, file in files.items():
+        if file is None:
+            continue
+        if size_bytes(file.max_bytes) < MIN_LOG_FILE:
+            raise ManifestError(where, f"telemetry.{name}.maxBytes", "at least 64Ki")
+        if seconds(file.rotate_every) < MIN_ROTATION:
+            raise ManifestError(where, f"telemetry.{name}.rotateEvery", "at least 1m")
+    if telemetry.log_file and telemetry.decision_log and telemetry.log_file.path == telemetry.decision_log.path:
+        raise ManifestError(where, "telemetry.decisionLog.path", "must not be the file of logFile")
+    if seconds(telemetry.alarms.window) < MIN_ALARM_WINDOW:
+        raise ManifestError(where, "telemetry.alarms.window", "at least 1s")
+    _check_networks(telemetry.alarms.many_recipients_from, where, "telemetry.alarms.manyRecipientsFrom")

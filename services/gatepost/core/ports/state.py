@@ -66,6 +66,10 @@ class State(Protocol):
     def get(self, kind: Kind[T], key: str, now_ms: int) -> T | None:
         """Return the value, or None when there is none or it has expired."""
 
+    @property
+    def current(self) -> bool:
+        """Whether what was written before the start has been read, and the log works as far as is known."""
+
     def size(self, kind: Kind[T]) -> int:
         """Return how many entries are in memory; some of them may have expired."""
 

@@ -52,7 +52,8 @@ class OutgoingMessage(msgspec.Struct, frozen=True):
 class RemoteReply(msgspec.Struct, frozen=True):
     """What a remote host answered, or what we say in its place (`remote` empty: it never answered).
 
-    `enhanced` is empty where the host gave none.
+    `enhanced` is empty where the host gave none. `dsn`: the host was given the sender's wishes for notifications
+    with the recipient (RFC 3461) and answers for them from now on.
     """
 
     code: int
@@ -60,6 +61,7 @@ class RemoteReply(msgspec.Struct, frozen=True):
     text: str
     remote: str = ""
     command: str = ""
+    dsn: bool = False
 
 
 class HostFailure(Exception):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from gatepost.core import sasl
 from gatepost.core import smtp_replies as say
-from gatepost.core.manifest.relay_policy import Mechanism, TlsMode
-from gatepost.core.ports.directory import DirectoryUnavailable, LoginVerdict
+from gatepost.core.address import AddressError, parse_address, split_subaddress
+from gatepost.core.manifest.relay_policy import Mechanism
+from gatepost.core.ports.directory import Directory, DirectoryUnavailable, LoginVerdict
 from gatepost.core.reply import Reply
 from gatepost.core.smtp_commands import CommandError
+from gatepost.edge import alarms, bans
 from gatepost.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -47,7 +50,7 @@ def _allowed(session: Session, name: bytes) -> Mechanism:
         raise CommandError(say.AUTH_ALREADY)  # RFC 4954 4
     if session.transaction is not None:
         raise CommandError(say.AUTH_IN_TRANSACTION)
-    if policy.tls_mode is TlsMode.REQUIRE and not session.tls:
+    if session.needs_tls:
         raise CommandError(say.TLS_REQUIRED)
     if policy.auth_require_tls and not session.tls:
         raise CommandError(say.AUTH_NEEDS_TLS)
@@ -113,18 +116,48 @@ async def _check(session: Session, credentials: sasl.Credentials) -> None:
     try:
         if directory is None:
             raise DirectoryUnavailable("this process has no directory for logins")
-        login = await directory.authenticate(credentials.login, credentials.password)
+        name = await _without_detail(session, directory, credentials.login)
+        await _wait(bans.login_delay(session, name))
+        login = await directory.authenticate(name, credentials.password)
     except DirectoryUnavailable:
         metrics.AUTH.add(listener, "Unavailable")
         session.refuse(say.AUTH_UNAVAILABLE)
         return
     if login.verdict is not LoginVerdict.ACCEPTED or login.entry is None:
+        alarms.failed_login(session.server.deps, session, credentials.login)
+        bans.login_tried(session, name, failed=True)
+        await _wait(0.0 if session.policy.auth_failures is None else session.policy.auth_failures.delay)
         # One answer for all: a guesser must not learn which names exist.
         _fail(session, login.verdict.value, say.AUTH_REFUSED)
         return
     metrics.AUTH.add(listener, login.verdict.value)
+    bans.login_tried(session, name, failed=False)
     session.account = login.entry
+    session.slow = 0.0  # what it did before is not what our users do
     session.write(ACCEPTED)
+
+
+async def _wait(seconds: float) -> None:
+    """Make a guesser wait; a cancelled one costs nothing."""
+    if seconds:
+        await asyncio.sleep(seconds)
+
+
+async def _without_detail(session: Session, directory: Directory, login: str) -> str:
+    """The account that `user+detail` means (RFC 5233), unless that is the name of an entry of its own."""
+    local, at, domain = login.rpartition("@")
+    tables = session.server.tables
+    name = domain if at else "" if tables.default is None else tables.default.domain
+    config = tables.domain(name.lower())
+    split = None if config is None else split_subaddress(local if at else domain, config.separators)
+    if split is None:
+        return login
+    try:
+        if await directory.lookup(parse_address(login if at else f"{login}@{name}")) is not None:
+            return login
+    except AddressError:
+        return login
+    return f"{split[0]}{at}{domain}" if at else split[0]
 
 
 def _fail(session: Session, verdict: str, reply: Reply) -> None:

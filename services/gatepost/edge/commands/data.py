@@ -23,10 +23,12 @@ def data(session: Session, argument: bytes) -> None:
         raise CommandError(say.NO_ARGUMENT)
     if transaction is None:
         raise CommandError(say.MAIL_FIRST if session.helo else say.HELO_FIRST)
-    if not transaction.recipients:
+    if not transaction.recipients and not transaction.discarded:
         raise CommandError(say.RCPT_FIRST)
+    if session.incoming is not None:
+        raise CommandError(say.BDAT_BEGUN)  # RFC 3030 2
     server = session.server
-    needed = reservation(transaction.mail.size, server.spool.above)
+    needed = reservation(transaction.mail.size)
     if server.memory.try_reserve(needed):
         session.begin_content(transaction, needed)
     else:

@@ -19,6 +19,7 @@ def ehlo(session: Session, argument: bytes) -> None:
             session.table,
             encrypted=bool(session.tls),
             authenticated=session.account is not None,
+            passes_on=session.may_pass_on,
         )
     )
 
@@ -33,5 +34,7 @@ def _greet(session: Session, argument: bytes, *, extended: bool) -> bool:
     if not session.refresh_policy():
         return False
     session.helo, session.extended = name, extended
+    if session.verdicts is not None:
+        session.verdicts.greeted(name)
     session.end_transaction()  # RFC 5321 4.1.4: as if RSET had been given
     return True

@@ -8,8 +8,9 @@ from opentelemetry.trace import SpanKind
 
 from gatepost.core import smtp_replies as say
 from gatepost.core.checks import sender_match
-from gatepost.core.manifest.relay_policy import RequireFor, TlsMode
+from gatepost.core.manifest.relay_policy import RequireFor
 from gatepost.core.smtp_commands import CommandError, parse_mail
+from gatepost.edge import authentication
 from gatepost.edge.transaction import SPAN, Transaction
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def mail(session: Session, argument: bytes) -> None:
         return
     server, table = session.server, session.table
     policy = table.policy
-    if policy.tls_mode is TlsMode.REQUIRE and not session.tls:
+    if session.needs_tls:
         raise CommandError(say.TLS_REQUIRED)
     if policy.auth_require_for is RequireFor.ALL and session.account is None:
         raise CommandError(say.AUTH_REQUIRED)
@@ -38,9 +39,13 @@ def mail(session: Session, argument: bytes) -> None:
         refusal = sender_match.evaluate(command.address, session.account, policy.auth_sender_match, server.tables)
         if refusal is not None:
             raise CommandError(say.quoting(refusal, str(command.address)))
+    if session.verdicts is not None:
+        session.verdicts.sender(command.address)
     tracer = server.deps.tracer
     span = tracer.start(SPAN, kind=SpanKind.PRODUCER, sampled=True) if tracer.sampled() else None
-    session.transaction = Transaction(command, server.tables, table, span)
+    session.transaction = transaction = Transaction(command, server.tables, table, span)
+    if policy.authentication is not None:
+        transaction.authentication = authentication.begin(session, transaction)
     if span is not None:
         span.set("client.address", session.client)
         span.set("gatepost.listener", session.listener.name)

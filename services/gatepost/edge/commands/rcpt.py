@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Final
 from gatepost.core import smtp_replies as say
 from gatepost.core.address import Address
 from gatepost.core.checks import recipient as recipient_check
+from gatepost.core.checks.verdict import Decision
+from gatepost.core.configuration import DomainConfig
 from gatepost.core.envelope import Recipient
+from gatepost.core.manifest.actions import Action
 from gatepost.core.ports.directory import DirectoryUnavailable
 from gatepost.core.recipients import find_recipient
-from gatepost.core.relay_right import DENIED, RelayFacts, relay_right
+from gatepost.core.relay_right import RelayFacts, relay_right
 from gatepost.core.reply import Reply
 from gatepost.core.smtp_commands import CommandError, RcptCommand, parse_rcpt
+from gatepost.edge import access, bans, greylist, journal
 from gatepost.edge.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -25,56 +29,121 @@ def rcpt(session: Session, argument: bytes) -> None:
     transaction = session.transaction
     if transaction is None:
         raise CommandError(say.MAIL_FIRST)
-    command = parse_rcpt(argument, utf8=transaction.mail.smtputf8)
-    if len(transaction.recipients) >= transaction.policy.max_recipients:
+    if session.incoming is not None:
+        raise CommandError(say.BDAT_BEGUN)  # RFC 3030 2
+    command = parse_rcpt(argument, utf8=transaction.mail.smtputf8, extended=session.extended)
+    if len(transaction.recipients) + transaction.discarded >= transaction.policy.max_recipients:
         session.refuse(say.TOO_MANY_RECIPIENTS, command.named)  # RFC 5321 4.5.3.1.10: 452, never 5xx
+        return
+    session.recipients_named += 1
+    if session.recipients_named > transaction.policy.recipients_without_message:
+        session.goodbye(say.NO_MESSAGE)  # it asks who is here, and has nothing to say to anybody
         return
     if command.source_route:
         _refuse(session, command, recipient_check.SOURCE_ROUTE)
         return
     home = transaction.tables.home(command.address)
-    if home is not None:
+    authentication = transaction.authentication
+    if (session.verdicts is not None and not session.verdicts.settled) or (
+        authentication is not None and authentication.refuses_senders
+    ):
+        session.work(_once_settled, session, transaction, command, home)
+    elif home is not None:
         session.work(_local, session, transaction, command, home[1])
-        return
+    else:
+        _foreign(session, transaction, command)
+
+
+async def _once_settled(
+    session: Session, transaction: Transaction, command: RcptCommand, home: tuple[DomainConfig, Address] | None
+) -> None:
+    """What is looked up about the client has begun when it connected; only here somebody waits for it."""
+    if session.verdicts is not None:
+        await session.verdicts.settle()
+    if transaction.authentication is not None and transaction.authentication.refuses_senders:
+        await transaction.authentication.settle_sender()
+    if home is not None:
+        await _local(session, transaction, command, home[1])
+    else:
+        _foreign(session, transaction, command)
+
+
+def _foreign(session: Session, transaction: Transaction, command: RcptCommand) -> None:
     facts = RelayFacts(
         client=session.client,
         authenticated=session.account is not None,
         sender=transaction.mail.address,
         recipient=command.address,
         own_hosts=session.own_hosts,
+        certificate=session.certificate,
+        granted=access.grants(session, transaction, command.address),
     )
     right = relay_right(facts, transaction.tables, transaction.table)
     if right is None:
-        _refuse(session, command, DENIED)
+        _refuse(session, command, access.denial(session, transaction))
+        return
+    decision = access.decide(session, transaction, command.address)
+    if _refused(session, command, decision):
         return
     transaction.relaying.append(facts)
     transaction.event("relay", recipient=command.named, right=right.value)
-    _take(session, transaction, command, command.address)
+    _take(session, transaction, command, command.address, decision)
 
 
 async def _local(session: Session, transaction: Transaction, command: RcptCommand, own: Address) -> None:
+    if bans.refuses(session):
+        return
     address = command.address if command.address.domain else own
+    decision = access.decide(session, transaction, address)
+    if _refused(session, command, decision):
+        return
     try:
         found = await find_recipient(transaction.tables, session.server.deps.directories, address)
     except DirectoryUnavailable:
         _refuse(session, command, recipient_check.UNAVAILABLE)
         return
     refusal = recipient_check.evaluate(found, transaction.mail.size)
+    bans.recipient_named(session, unknown=refusal is recipient_check.UNKNOWN)
     if refusal is not None:
         _refuse(session, command, refusal)
+        return
+    waits = greylist.refusal(session, transaction, address)
+    if waits is not None:
+        _refuse(session, command, waits)
         return
     transaction.event("recipient", recipient=command.named, found=found.kind.value)
     if found.config is not None and found.config.max_message_size:
         transaction.size_limit = min(transaction.size_limit, found.config.max_message_size)
-    _take(session, transaction, command, address)
+    _take(session, transaction, command, address, decision)
 
 
-def _take(session: Session, transaction: Transaction, command: RcptCommand, address: Address) -> None:
+def _refused(session: Session, command: RcptCommand, decision: Decision) -> bool:
+    verdict = decision.strongest
+    if verdict is None or not verdict.refuses:
+        return False
+    _refuse(session, command, verdict.answer)
+    return True
+
+
+def _take(
+    session: Session, transaction: Transaction, command: RcptCommand, address: Address, decision: Decision
+) -> None:
     text = str(address)
+    verdict = decision.strongest
+    transaction.tags.update((tag.told, None) for tag in decision.tags)
+    if verdict is not None and verdict.action is Action.DISCARD:
+        transaction.discarded += 1
+        journal.discarded(session.server.deps, session, verdict, text)
+        session.write(OK)
+        return
+    quarantine = "" if verdict is None else verdict.told
     # A name without a domain is complete in `address`; it would be no address to whoever reads the envelope.
     original = command.named if command.named != text and "@" in command.named else ""
     # Named twice is meant once (RFC 5321 leaves it open): one copy.
-    transaction.recipients.setdefault(address.key, Recipient(text, original=original))
+    recipient = Recipient(
+        text, original=original, notify=command.notify, orcpt=command.orcpt, quarantine=quarantine
+    )
+    transaction.recipients.setdefault(address.key, recipient)
     session.write(OK)
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from typing import TYPE_CHECKING, Final
-
-import structlog
 
 from gatepost.core import smtp_replies as say
 from gatepost.core.smtp_commands import CommandError
@@ -16,8 +13,6 @@ if TYPE_CHECKING:
     from gatepost.edge.session import Session
 
 READY: Final = b"220 2.0.0 Ready to start TLS\r\n"
-
-_log = structlog.get_logger("gatepost.edge.tls")
 
 
 def starttls(session: Session, argument: bytes) -> None:
@@ -31,13 +26,15 @@ def starttls(session: Session, argument: bytes) -> None:
         raise CommandError(say.AUTH_NEEDS_EHLO)
     if session.transaction is not None or session.account is not None:
         raise CommandError(say.TLS_OUT_OF_PLACE)
-    session.work(_begin, session, session.listener.tls.context)
+    session.work(_begin, session)
 
 
-async def _begin(session: Session, context: ssl.SSLContext) -> None:
+async def _begin(session: Session) -> None:
     if session.pending:
         session.goodbye(say.TLS_INJECTION)  # RFC 3207 6; CVE-2011-0411
         return
+    context = session.listener.tls_for(session.client)
+    assert context is not None  # starttls() has looked
     session.write(READY)
     session.flush()
     try:
@@ -49,8 +46,8 @@ async def _begin(session: Session, context: ssl.SSLContext) -> None:
             ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
             ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
         )
-    except (TimeoutError, OSError, ssl.SSLError) as error:
-        _log.info("handshake failed", client=session.client, reason=type(error).__name__)
+    except (TimeoutError, OSError) as error:
+        session.listener.handshake_failed(session.client, error)
         _lose(session)
         return
     except asyncio.CancelledError:

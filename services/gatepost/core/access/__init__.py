@@ -1,0 +1,1 @@
+"""Access rules with the semantics of sendmail's access database: keys, source form, tables. Pure."""
