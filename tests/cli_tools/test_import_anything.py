@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gatepost.core.access.source import read_table
@@ -141,6 +141,7 @@ def fits(plan: Plan) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.fixed_dictionaries(dict.fromkeys(FILES, TEXT)))
+@example({**dict.fromkeys(FILES, ""), "sendmail.mc": "example.jp", "access": "example.jp\trelay:"})
 def test_sendmail(files: dict[str, str]) -> None:
     fits(import_sendmail(files))
 

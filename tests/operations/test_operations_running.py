@@ -19,6 +19,9 @@ from gatepost import __version__
 from gatepost.core.ids import is_id
 from testbed.world import wait_for
 
+# Whole processes of ours: seconds each.
+pytestmark = pytest.mark.servers
+
 if TYPE_CHECKING:
     from conftest import Gateway
 

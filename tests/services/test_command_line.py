@@ -14,6 +14,9 @@ import pytest
 from testbed.installation import GATEPOST, Member
 from testbed.world import wait_for
 
+# Whole processes of ours: seconds each.
+pytestmark = pytest.mark.servers
+
 EXAMPLE = Path(__file__).resolve().parent.parent.parent / "examples/quickstart"
 SECONDS = 60
 
