@@ -55,42 +55,6 @@ def _quiet_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     structlog.reset_defaults()
 
 
-SETTINGS = """
-hostname: mx.example.test
-directories: {users: {ldif: {file: users.ldif}}}
-listeners:
-  - {name: mx, role: mx, address: "127.0.0.1:2525"}
-stores: {local: {maildir: {path: mail}}}
-dns: {servers: ["127.0.0.1:9"], timeout: 1s}
-"""
-OBJECTS = """
-apiVersion: gatepost.dev/v1alpha1
-kind: MailDomain
-metadata: {name: example}
-spec:
-  domain: example.test
-  recipients: {source: {type: Static, addresses: [bob, alice]}}
----
-apiVersion: gatepost.dev/v1alpha1
-kind: RelayPolicy
-metadata: {name: public}
-spec:
-  target: {type: Listeners, listeners: [mx]}
-  access:
-    inline:
-      - {match: {connect: "198.51.100"}, action: Reject, code: 554, text: not from your network}
-      - {match: {connect: "2001:db8::/32"}, action: Reject}
-      - {match: {to: alice@}, action: Accept}
-      - {match: {helo: held.example}, action: Quarantine}
-"""
-
-
-@pytest.fixture(autouse=True)
-def _logs_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command sets logging up; here that would stay behind, on a stream that is closed by then."""
-    monkeypatch.setattr("gatepost.cli.try_.configure_logging", lambda *_: None)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "gatepost.yaml").write_text(SETTINGS, "utf-8")
