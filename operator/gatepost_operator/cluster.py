@@ -44,6 +44,12 @@ class Cluster(Protocol):
     async def list_objects(self, kind: str, namespace: str | None) -> Listed:
         """Return the objects of one of our kinds in a namespace, or in all (None)."""
 
+    async def defined_kinds(self) -> frozenset[str]:
+        """Return those of our kinds of which objects can be created: not one whose definition is being deleted.
+
+        Its objects go then too, one by one, before the API server says that the kind is gone.
+        """
+
     async def apply_status(self, kind: str, namespace: str, name: str, status: Document) -> Document | None:
         """Make this the object's status (server-side apply, our fields only) and return the object.
 

@@ -7,8 +7,10 @@ from collections.abc import Awaitable
 from typing import Any, Final, TypeVar
 
 import httpx2
+import msgspec
 from lightkube import AsyncClient, KubeConfig
 from lightkube.core.exceptions import ApiError, ConfigError
+from lightkube.core.generic_client import BasicRequest
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.types import PatchType
 
@@ -40,6 +42,17 @@ _OBJECTS: Final = {kind: create_namespaced_resource(GROUP, VERSION, kind, plural
 # As plain documents, so that what newer servers put into a Lease is kept.
 _LEASE: Final = create_namespaced_resource("coordination.k8s.io", "v1", "Lease", "leases")
 _EVENT: Final = create_namespaced_resource("", "v1", "Event", "events")
+
+
+class _Resource(msgspec.Struct):
+    name: str
+    verbs: tuple[str, ...] = ()
+
+
+class _Resources(msgspec.Struct):
+    """What discovery says of a group's version (meta/v1 APIResourceList)."""
+
+    resources: tuple[_Resource, ...] = ()
 
 
 class LightkubeCluster:
@@ -77,6 +90,21 @@ class LightkubeCluster:
             documents.append(document)
         version = resource_version({"metadata": {"resourceVersion": listing.resourceVersion}})
         return Listed(tuple(documents), version)
+
+    async def defined_kinds(self) -> frozenset[str]:
+        return await _asked("asking which kinds there are", REQUEST_S, self._discover())
+
+    async def _discover(self) -> frozenset[str]:
+        # lightkube has no call for discovery, which everybody may ask. A kind whose definition is being deleted is
+        # listed without `create` (apiextensions-apiserver, customresource_discovery_controller.go).
+        client: Any = self._client._client
+        response = await client.send(client.build_adapter_request(BasicRequest("GET", f"apis/{GROUP}/{VERSION}")))
+        if response.status_code == _NOT_FOUND:
+            return frozenset()
+        client.raise_for_status(response)
+        resources = msgspec.json.decode(response.content, type=_Resources).resources
+        creatable = {one.name for one in resources if "create" in one.verbs}
+        return frozenset(kind for kind, plural in KINDS.items() if plural in creatable)
 
     async def apply_status(self, kind: str, namespace: str, name: str, status: Document) -> Document | None:
         document = {
@@ -136,6 +164,8 @@ async def _asked(what: str, limit: float, call: Awaitable[T]) -> T:
         raise ClusterUnavailable(f"{what}: HTTP status {error.response.status_code}") from error
     except TimeoutError as error:
         raise ClusterUnavailable(f"{what}: no answer within {limit:.0f} s") from error
+    except msgspec.MsgspecError as error:
+        raise ClusterUnavailable(f"{what}: {error}") from error
     except (httpx2.HTTPError, ConfigError, OSError) as error:
         raise ClusterUnavailable(f"{what}: {str(error) or type(error).__name__}") from error
 

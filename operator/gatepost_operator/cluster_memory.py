@@ -13,6 +13,7 @@ from gatepost_operator.cluster import (
     Document,
     Listed,
 )
+from gatepost_operator.objects import KINDS
 
 
 class MemoryCluster:
@@ -26,6 +27,7 @@ class MemoryCluster:
         self.applied: list[tuple[ObjectKey, Document]] = []
         self.away = False
         self.fail: dict[ObjectKey, ClusterError] = {}
+        self.defined = frozenset(KINDS)
         self.changed: Callable[[str, Document], None] = lambda kind, document: None
 
     # -- for tests
@@ -77,6 +79,10 @@ class MemoryCluster:
             if key.kind == kind and namespace in (None, key.namespace)
         ]
         return Listed(tuple(found), self.version)
+
+    async def defined_kinds(self) -> frozenset[str]:
+        self._check()
+        return self.defined
 
     async def apply_status(self, kind: str, namespace: str, name: str, status: Document) -> Document | None:
         self._check()

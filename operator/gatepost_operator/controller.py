@@ -95,7 +95,7 @@ class Controller:
         """Take turns until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._pace.tick):
+                async with asyncio.timeout(min(self._pace.tick, self._publication.again_s or self._pace.tick)):
                     await self._wake.wait()
                 await asyncio.sleep(self._pace.bundle)
             self._wake.clear()

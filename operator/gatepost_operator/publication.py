@@ -12,10 +12,11 @@ from gatepost.core.config_head import Head
 from gatepost.core.configuration import Configuration
 from gatepost.core.ports.log import LogUnavailable
 from gatepost.telemetry import metrics
+from gatepost_operator.cluster import Cluster, ClusterRefused
 from gatepost_operator.compilation import Compilation
 from gatepost_operator.lease import LeaseKeeper
 from gatepost_operator.programmed import Published
-from gatepost_operator.removal import ANNOTATION, Removal, held_back
+from gatepost_operator.removal import ANNOTATION, Gathering, Removal, held_back
 
 VERIFY_S: Final = 60.0
 
@@ -25,10 +26,14 @@ _log = structlog.get_logger()
 class Publication:
     """Brings the topic to what is wanted, one step() at a time; a step that fails is simply taken again.
 
-    `removal` is what waits for a person's word, `known` what edges may be running.
+    `removal` is what waits for a person's word, `known` what edges may be running, `again_s` in how many seconds
+    there is more to do without any change (None: there is not).
     """
 
-    def __init__(self, lease: LeaseKeeper, monotonic: Callable[[], float], *, verify_s: float = VERIFY_S) -> None:
+    def __init__(
+        self, cluster: Cluster, lease: LeaseKeeper, monotonic: Callable[[], float], *, verify_s: float = VERIFY_S
+    ) -> None:
+        self._cluster, self._gathering = cluster, Gathering(monotonic)
         self._lease, self._monotonic, self._verify_s = lease, monotonic, verify_s
         self._publisher: ConfigurationPublisher | None = None
         self._head: Head | None = None  # what stands under our epoch
@@ -37,6 +42,7 @@ class Publication:
         self._granted: frozenset[str] = frozenset()
         self.known = Published()
         self.removal: Removal | None = None
+        self.again_s: float | None = None
         self.ever = False
         """Whether this process has published."""
 
@@ -82,7 +88,13 @@ class Publication:
 
     async def _permitted(self, new: Configuration) -> Configuration:
         """The configuration to publish: the new one, or the one in force while a removal waits."""
-        removal = held_back(self._in_force, new)
+        in_force = self._in_force
+        gone = frozenset(in_force.objects).difference(new.objects) if in_force is not None else frozenset()
+        self.again_s = self._gathering.remaining(gone) or None
+        if in_force is not None and self.again_s is not None:
+            return in_force
+        await self._check_defined(gone)
+        removal = held_back(in_force, new)
         if removal is not None and not self._granted.issuperset(removal.domains):
             if self._lease.allowance >= len(removal.domains):
                 # First used up, then acted upon: a crash in between asks again, it never allows another removal.
@@ -91,10 +103,16 @@ class Publication:
                 _log.warning("config.removal.allowed", reason=str(removal))
             else:
                 self._hold(removal)
-                assert self._in_force is not None
-                return self._in_force
+                assert in_force is not None
+                return in_force
         self._hold(None)
         return new
+
+    async def _check_defined(self, gone: frozenset[str]) -> None:
+        """With its definition all objects of a kind go: nobody meant the configuration by that."""
+        kinds = {name.partition("/")[0] for name in gone}
+        if missing := sorted(kinds - await self._cluster.defined_kinds() if kinds else ()):
+            raise ClusterRefused(f"the definition of {', '.join(missing)} is gone or going: nothing is removed")
 
     def _hold(self, removal: Removal | None) -> None:
         metrics.OPERATOR_HELD_BACK.set(float(len(removal.domains)) if removal else 0.0)

@@ -1,10 +1,12 @@
-"""A guard: when most domains would vanish at once, somebody probably made a mistake, and mail would be refused.
+"""Guards: when most domains would vanish at once, somebody probably made a mistake, and mail would be refused.
 
-The configuration in force then stays until a person says how many domains may go.
+The configuration in force then stays until a person says how many domains may go. Deletions come one by one, and
+each alone would be an ordinary one: they are gathered first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -13,6 +15,10 @@ from gatepost.core.configuration import Configuration
 
 ANNOTATION: Final = "gatepost.dev/allow-mass-removal"
 """On the operator's Lease: the number of domains that may be removed at once. Used up by one publication."""
+
+
+QUIET_S: Final = 2.0
+LONGEST_S: Final = 10.0
 
 
 class Removal(msgspec.Struct, frozen=True):
@@ -43,3 +49,24 @@ def held_back(old: Configuration | None, new: Configuration) -> Removal | None:
 def read_allowance(text: object) -> int:
     """Return the number in the annotation, 0 for anything that is none."""
     return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+class Gathering:
+    """Gathers deletions: they count when nothing more went for QUIET_S, LONGEST_S after the first at latest."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._gone: frozenset[str] = frozenset()
+        self._first = self._newest = 0.0
+
+    def remaining(self, gone: frozenset[str]) -> float:
+        """Return how long to wait before the objects in `gone` may be removed, in seconds; 0 when they may be."""
+        now = self._monotonic()
+        if not self._gone:
+            self._first = now
+        if gone != self._gone:
+            self._newest = now
+        self._gone = gone
+        if not gone:
+            return 0.0
+        return max(min(self._newest + QUIET_S, self._first + LONGEST_S) - now, 0.0)

@@ -134,6 +134,10 @@ async def test_an_empty_list_has_a_version_too(side: Side) -> None:
     assert listed.version >= 0
 
 
+async def test_both_kinds_are_defined(side: Side) -> None:
+    assert await side.cluster.defined_kinds() == {"MailDomain", "RelayPolicy"}
+
+
 async def test_a_status_is_applied_and_the_object_comes_back(side: Side, mail_domain: Any) -> None:
     await side.store(mail_domain("a"))
     written = await side.cluster.apply_status("MailDomain", side.namespace, "a", STATUS)

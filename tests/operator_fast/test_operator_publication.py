@@ -12,6 +12,7 @@ from gatepost.core.config_head import head_key, part_key
 from gatepost.core.configuration import CLOSED, Configuration, DeliveryPlan, DomainConfig
 from gatepost.core.ports.log import Entry, LogUnavailable
 from gatepost.core.topics import Topics
+from gatepost_operator.cluster import ClusterRefused
 from gatepost_operator.cluster_memory import MemoryCluster
 from gatepost_operator.compilation import Compilation
 from gatepost_operator.lease import LeaseKeeper
@@ -20,9 +21,9 @@ from gatepost_operator.publication import VERIFY_S, Publication
 TOPICS = Topics()
 
 
-def compiled(*names: str) -> Compilation:
+def compiled(*names: str, objects: str = "") -> Compilation:
     domains = tuple(DomainConfig(f"{name}.test", "", 1, "Any", DeliveryPlan("Discard")) for name in names)
-    configuration = Configuration(1, domains, ())
+    configuration = Configuration(1, domains, (), {f"MailDomain/default/{name}": 1 for name in objects})
     return Compilation(configuration, configuration.hash, {})
 
 
@@ -30,10 +31,11 @@ class Bench:
     def __init__(self) -> None:
         self.now = 0.0
         self.log = MemoryLog()
+        self.cluster = MemoryCluster()
         self.lease = LeaseKeeper(
-            MemoryCluster(), "default", "lease", "me", monotonic=lambda: self.now, now=lambda: "now"
+            self.cluster, "default", "lease", "me", monotonic=lambda: self.now, now=lambda: "now"
         )
-        self.publication = Publication(self.lease, lambda: self.now)
+        self.publication = Publication(self.cluster, self.lease, lambda: self.now)
 
     async def start(self) -> None:
         await self.log.start()
@@ -172,3 +174,48 @@ async def test_a_large_configuration_goes_in_parts(bench: Bench) -> None:
     assert len(parts) >= 2
     assert max(len(record.value) for record in parts) <= 900 * 1024
     assert await bench.stands() == (1, 1, {"big.test"})
+
+
+async def test_deletions_are_gathered_before_they_count(bench: Bench) -> None:
+    """One by one they would each be small; together they are a mass removal."""
+    step = bench.publication.step
+    await step(compiled(*"abcd", objects="abcd"))
+    for left in ("abc", "ab", "a"):
+        await bench.pass_time(1.0)
+        await step(compiled(*left, objects=left))
+        assert bench.publication.again_s == 2.0
+    await bench.pass_time(2.0)
+    await step(compiled("a", objects="a"))
+    assert bench.publication.removal is not None
+    assert await bench.stands() == (1, 1, {f"{name}.test" for name in "abcd"})
+
+
+async def test_one_deletion_is_published_when_it_is_quiet(bench: Bench) -> None:
+    step = bench.publication.step
+    await step(compiled(*"abc", objects="abc"))
+    await step(compiled(*"ab", objects="ab"))
+    assert await bench.stands() == (1, 1, {"a.test", "b.test", "c.test"})
+    await bench.pass_time(bench.publication.again_s or 0.0)
+    await step(compiled(*"ab", objects="ab"))
+    assert await bench.stands() == (1, 2, {"a.test", "b.test"})
+    assert bench.publication.again_s is None
+
+
+async def test_endless_deletions_do_not_hold_up_for_ever(bench: Bench) -> None:
+    names = "abcdefghijklmnopqrstuvwxyz"
+    await bench.publication.step(compiled(*names, objects=names))
+    for left in range(25, 13, -1):
+        await bench.publication.step(compiled(*names[:left], objects=names[:left]))
+        await bench.pass_time(1.0)
+    assert await bench.stands() == (1, 3, {f"{name}.test" for name in names[:14]})
+
+
+async def test_with_its_definition_nothing_is_removed(bench: Bench) -> None:
+    """Fails when the last object of a kind is taken for deleted by a person while its definition goes."""
+    await bench.publication.step(compiled("a", objects="a"))
+    bench.cluster.defined = frozenset({"RelayPolicy"})
+    await bench.publication.step(compiled())
+    await bench.pass_time(2.0)
+    with pytest.raises(ClusterRefused, match="the definition of MailDomain is gone or going: nothing is removed"):
+        await bench.publication.step(compiled())
+    assert await bench.stands() == (1, 1, {"a.test"})

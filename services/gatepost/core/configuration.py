@@ -22,6 +22,7 @@ from gatepost.core.checks.harvest import HarvestPolicy
 from gatepost.core.checks.helo import HeloPolicy
 from gatepost.core.checks.reverse_dns import ReverseDns
 from gatepost.core.checks.sender_domain import SenderDomainPolicy
+from gatepost.core.configuration_content import ContentPolicy
 from gatepost.core.configuration_tls import NO_RIGHTS, CertificateRights
 from gatepost.core.manifest.mail_domain import UnknownAction
 from gatepost.core.manifest.object import ObjectKey
@@ -134,6 +135,12 @@ class ListenerPolicy(_Part, frozen=True):
     access: AccessConfig | None = None
     authentication: AuthenticationPolicy | None = None
     sender_domain: SenderDomainPolicy = SenderDomainPolicy()
+    content: ContentPolicy = ContentPolicy()
+
+    @property
+    def looks_at_content(self) -> bool:
+        """Whether more is judged at the end of a message than its form."""
+        return self.authentication is not None or not self.content.is_empty
 
 
 class Configuration(_Part, frozen=True):

@@ -11,7 +11,7 @@ What was found is written into the envelope (`field`, `strip`, `trust`), never i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -25,11 +25,10 @@ from gatepost.core.authentication.results_field import forged_spans, results_fie
 from gatepost.core.authentication.spf import SpfIdentity, SpfResult, SpfStatus, check_mail_from
 from gatepost.core.checks import authentication as check
 from gatepost.core.checks.authentication import AuthenticationPolicy, Findings
-from gatepost.core.checks.verdict import Decision, Verdict, decide, is_role_address
+from gatepost.core.checks.verdict import Verdict
 from gatepost.core.data_reader import DataReader
-from gatepost.core.envelope import Recipient, Trust
+from gatepost.core.envelope import Trust
 from gatepost.core.headers import Field, read_header
-from gatepost.core.manifest.actions import Action
 from gatepost.core.reply import Reply
 from gatepost.edge import journal
 from gatepost.edge.client_verdicts import is_own
@@ -157,18 +156,18 @@ class Authentication:
 
     # -- behind the final dot
 
-    async def conclude(self, reader: DataReader) -> Reply | None:
-        """Judge the whole message: the refusal, or None with all that belongs into the envelope."""
+    async def conclude(self, reader: DataReader) -> Reply | Sequence[Verdict]:
+        """Judge the whole message: what was found goes into the envelope, unless the message is refused."""
         if self._transaction.relays_by_itself:
-            return None  # one of our own after all, perhaps another host of this site that wrote in our name
+            return ()  # one of our own after all, perhaps another host of this site that wrote in our name
         self.strip = forged_spans(bytes(reader.header), {self._name})
         if len(self.strip) > MAX_FORGED:
             return check.FORGED_RESULTS
         if not self._judges:
-            return None
+            return ()
         findings = await self._find(self._message or _Message(bytes(reader.header)))
         self._note(findings)
-        return None if self._exempt else self._act(decide(self._verdicts(findings)))
+        return () if self._exempt else self._verdicts(findings)
 
     async def _find(self, message: _Message) -> Findings:
         deadline = self._session.loop.time() + self._policy.deadline
@@ -204,33 +203,6 @@ class Authentication:
         for verdict in found:
             journal.judged(self._session.server.deps, self._session, verdict)
         return found
-
-    def _act(self, decision: Decision) -> Reply | None:
-        """Role addresses (RFC 2142) and those that are exempt get the message, unless it is refused.
-
-        A refusal is for all recipients or none, for there is one reply: it comes when one of them is judged.
-        """
-        transaction, verdict = self._transaction, decision.strongest
-        transaction.tags.update((tag.told, None) for tag in decision.tags)
-        judged = {key: one for key, one in transaction.recipients.items() if not self._is_spared(key, one)}
-        if verdict is None or not judged:
-            return None
-        if verdict.refuses:
-            return verdict.answer
-        for key, recipient in judged.items():
-            if verdict.action is Action.DISCARD:
-                del transaction.recipients[key]
-                transaction.discarded += 1
-                journal.discarded(self._session.server.deps, self._session, verdict, recipient.address)
-            elif not recipient.quarantine:
-                transaction.recipients[key] = msgspec.structs.replace(recipient, quarantine=verdict.told)
-        return None
-
-    def _is_spared(self, key: str, recipient: Recipient) -> bool:
-        if key in self._transaction.exempt:
-            return True
-        local, _, domain = recipient.address.rpartition("@")
-        return is_role_address(local) and self._transaction.tables.domain(domain) is not None
 
 
 class _Message:

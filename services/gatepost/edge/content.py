@@ -76,8 +76,8 @@ class Incoming:
             self.body.close()  # read on without keeping it
         elif piece:
             self.body.add(piece)
-            if self.transaction.authentication is not None:
-                self.transaction.authentication.content(self.reader, piece)
+            if self.transaction.inspection is not None:
+                self.transaction.inspection.content(self.reader, piece)
 
     def ended(self) -> None:
         """The reader is finished."""
@@ -86,10 +86,10 @@ class Incoming:
     async def refusal(self) -> Reply | None:
         """Judge the whole message. May be cancelled: nothing is accepted yet."""
         refusal = content_check.evaluate(self.reader, self.transaction.policy.max_received)
-        authentication = self.transaction.authentication
-        if refusal is not None or authentication is None:
+        inspection = self.transaction.inspection
+        if refusal is not None or inspection is None:
             return refusal
-        return await authentication.conclude(self.reader)
+        return await inspection.conclude(self.reader)
 
     async def accept(self) -> Reply | str:
         """Make it durable: its id, or the refusal."""

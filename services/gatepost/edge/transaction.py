@@ -16,6 +16,7 @@ from gatepost.telemetry.tracing import Span
 if TYPE_CHECKING:
     from gatepost.edge.access import TransactionAccess
     from gatepost.edge.authentication import Authentication
+    from gatepost.edge.inspection import Inspection
 
 SPAN: Final = "gatepost.edge receive"
 
@@ -24,7 +25,8 @@ class Transaction:
     """`recipients` by Address key. `size_limit` shrinks to the smallest of the recipients' domains.
 
     `relaying` are the facts on which a right to relay was granted. `span` only when the trace is sampled.
-    `access` is what access rules said, once they were asked. `authentication` gathers who sent it, where asked for.
+    `access` is what access rules said, once they were asked. `authentication` gathers who sent it, where asked for;
+    `inspection` is all that looks at the content, `authentication` included.
     `verdicts` are those on the sender; `tags` what checks noted; `discarded` recipients get nothing after the 250.
     `exempt` are those, by Address key, whom an access rule lets have all mail.
     """
@@ -34,6 +36,7 @@ class Transaction:
         "authentication",
         "discarded",
         "exempt",
+        "inspection",
         "mail",
         "policy",
         "recipients",
@@ -58,6 +61,7 @@ class Transaction:
         self.exempt: set[str] = set()
         self.access: TransactionAccess | None = None
         self.authentication: Authentication | None = None
+        self.inspection: Inspection | None = None
 
     @property
     def relays_by_itself(self) -> bool:
@@ -75,8 +79,8 @@ class Transaction:
             self.span.event(name, **attributes)
 
     def end(self) -> None:
-        if self.authentication is not None:
-            self.authentication.close()
+        if self.inspection is not None:
+            self.inspection.close()
         if self.span is not None:
             self.span.end()
             self.span = None
