@@ -20,8 +20,11 @@ from gatepost.core.checks.dnsbl import DnsblPolicy
 from gatepost.core.checks.greylist import GreylistPolicy
 from gatepost.core.checks.harvest import HarvestPolicy
 from gatepost.core.checks.helo import HeloPolicy
+from gatepost.core.checks.local_sender import LocalSenderPolicy
+from gatepost.core.checks.message_rates import MessageRates
 from gatepost.core.checks.reverse_dns import ReverseDns
 from gatepost.core.checks.sender_domain import SenderDomainPolicy
+from gatepost.core.checks.spam_traps import SpamTrapPolicy
 from gatepost.core.configuration_content import ContentPolicy
 from gatepost.core.configuration_tls import NO_RIGHTS, CertificateRights
 from gatepost.core.manifest.mail_domain import UnknownAction
@@ -135,12 +138,15 @@ class ListenerPolicy(_Part, frozen=True):
     access: AccessConfig | None = None
     authentication: AuthenticationPolicy | None = None
     sender_domain: SenderDomainPolicy = SenderDomainPolicy()
+    local_sender: LocalSenderPolicy = LocalSenderPolicy()
+    message_rates: MessageRates | None = None
+    spam_traps: SpamTrapPolicy | None = None
     content: ContentPolicy = ContentPolicy()
 
     @property
     def looks_at_content(self) -> bool:
         """Whether more is judged at the end of a message than its form."""
-        return self.authentication is not None or not self.content.is_empty
+        return not (self.authentication is None and self.spam_traps is None and self.content.is_empty)
 
 
 class Configuration(_Part, frozen=True):

@@ -31,6 +31,7 @@ class ListenerTable:
         self.normalize = NetworkSet(policy.normalize_networks)
         self.client_checks = client_checks(policy)
         self.access = access_table(policy.access)
+        self.traps = frozenset(policy.spam_traps.addresses if policy.spam_traps else ())
         self.tls_required = NetworkSet(policy.tls_required_for)
         self.certificates = CertificateTable(policy.client_certificates)
 

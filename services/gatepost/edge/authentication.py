@@ -115,6 +115,11 @@ class Authentication:
         """Wait for SPF; it has a limit of its own."""
         await self._wait("spf", self._session.loop.time() + BACKGROUND_LIMIT)
 
+    @property
+    def spf_status(self) -> SpfStatus | None:
+        """What SPF says, once it is settled; None where nobody asks or nothing came in time."""
+        return None if self._spf is None else self._spf.status
+
     def sender_verdicts(self) -> tuple[Verdict, ...]:
         """What SPF says of the sender, where it acts at RCPT already."""
         if not self.refuses_senders or self._exempt:

@@ -8,6 +8,7 @@ from gatepost.core.checks import content as content_check
 from gatepost.core.data_reader import DataReader
 from gatepost.core.ids import new_id
 from gatepost.core.reply import Reply
+from gatepost.edge import rates
 from gatepost.edge.body import ReceivedBody
 from gatepost.edge.transaction import Transaction
 from gatepost.edge.wire import NEVER
@@ -94,13 +95,16 @@ class Incoming:
     async def accept(self) -> Reply | str:
         """Make it durable: its id, or the refusal."""
         session, reader = self.session, self.reader
-        return await session.server.acceptor.accept(
+        reply = await session.server.acceptor.accept(
             self.transaction,
             self.body,
             session.facts(),
             extended=session.extended,
             eight_bit=reader.eight_bit,
         )
+        if isinstance(reply, str):
+            rates.count(session, self.transaction)
+        return reply
 
     def close(self) -> None:
         """Give everything back; again is fine."""

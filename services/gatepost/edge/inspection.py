@@ -21,6 +21,7 @@ from gatepost.core.envelope import Recipient
 from gatepost.core.manifest.actions import Action
 from gatepost.core.reply import Reply
 from gatepost.edge import authentication, journal
+from gatepost.edge.traps import Traps
 
 if TYPE_CHECKING:
     from gatepost.edge.session import Session
@@ -103,4 +104,6 @@ def begin(session: Session, transaction: Transaction) -> Inspection | None:
         transaction.authentication = authentication.begin(session, transaction)
         if transaction.authentication is not None:
             inspectors.append(transaction.authentication)
+    if policy.spam_traps is not None:
+        inspectors.append(Traps(session, transaction, policy.spam_traps))  # asked after who sent it is known
     return Inspection(session, transaction, inspectors) if inspectors else None

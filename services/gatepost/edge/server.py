@@ -21,6 +21,7 @@ from gatepost.edge.listener import Listener
 from gatepost.edge.listing_watch import ListingWatch
 from gatepost.edge.lists import Lists
 from gatepost.edge.memory import Memory
+from gatepost.edge.rates import Accepted
 from gatepost.edge.session import Session
 from gatepost.telemetry import metrics
 
@@ -56,6 +57,7 @@ class EdgeServer:
         self.acceptor = Acceptor(deps, self.hostname)
         self.access = AccessBook(deps.access, self._rights_changed)
         self.bans = Bans(deps.state, deps.now_ms)
+        self.accepted = Accepted()
         self.sessions: set[Session] = set()
         self.draining = False
         self.loop: asyncio.AbstractEventLoop

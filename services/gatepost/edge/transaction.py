@@ -26,6 +26,7 @@ class Transaction:
 
     `relaying` are the facts on which a right to relay was granted. `span` only when the trace is sampled.
     `access` is what access rules said, once they were asked. `authentication` gathers who sent it, where asked for;
+    `trap` is the spam trap that a recipient was; `sender_judged`: a sender of ours was looked at.
     `inspection` is all that looks at the content, `authentication` included.
     `verdicts` are those on the sender; `tags` what checks noted; `discarded` recipients get nothing after the 250.
     `exempt` are those, by Address key, whom an access rule lets have all mail.
@@ -41,11 +42,13 @@ class Transaction:
         "policy",
         "recipients",
         "relaying",
+        "sender_judged",
         "size_limit",
         "span",
         "table",
         "tables",
         "tags",
+        "trap",
         "verdicts",
     )
 
@@ -59,6 +62,8 @@ class Transaction:
         self.tags: dict[str, None] = {}
         self.discarded = 0
         self.exempt: set[str] = set()
+        self.trap = ""
+        self.sender_judged = False
         self.access: TransactionAccess | None = None
         self.authentication: Authentication | None = None
         self.inspection: Inspection | None = None

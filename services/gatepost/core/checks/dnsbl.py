@@ -158,6 +158,14 @@ def evaluate(table: DnsblTable, listings: Sequence[Listing]) -> tuple[Verdict, .
     return tuple(verdicts)
 
 
+def vouched(table: DnsblTable, listings: Sequence[Listing]) -> bool:
+    """Whether a list of the good has the client."""
+    return any(
+        table.policy.lists[listing.place].weight < 0 and any(map(table.codes[listing.place].match, listing.codes))
+        for listing in listings
+    )
+
+
 def failed(listing: Listing) -> bool:
     """Whether a list gave no usable answer: none in time, or only error codes."""
     if listing.outcome is Outcome.FOUND:

@@ -79,6 +79,14 @@ class HarvestWatch:
         subject.named += 1
         return Count(subject.unknown, subject.named)
 
+    def look(self, network: str, *, at_ms: int) -> Count:
+        """Return what there is in the window now, without counting."""
+        subject = self._subjects.get(network)
+        if subject is None:
+            return Count()
+        subject.drop_before(at_ms // self._step_ms)
+        return Count(subject.unknown, subject.named)
+
     def forget(self, network: str) -> None:
         """Begin anew: what was counted has led to a ban."""
         self._subjects.pop(network, None)

@@ -10,6 +10,7 @@ from gatepost.core.compile.policy_authentication import compile_authentication
 from gatepost.core.compile.policy_client import client_parts
 from gatepost.core.compile.policy_recipients import login_failures, recipient_parts
 from gatepost.core.compile.policy_tls import certificate_rights, checked_networks
+from gatepost.core.compile.policy_traps import compile_local_senders, compile_rates, compile_traps
 from gatepost.core.configuration import ClientRule, ListenerPolicy
 from gatepost.core.domain import DomainError, canonical_domain
 from gatepost.core.manifest import relay_policy
@@ -96,6 +97,11 @@ def compile_policy(
         ),
         access=compile_access(spec.access, role, spec.relay.allow_on_public_listeners if spec.relay else None),
         authentication=compile_authentication(spec.authentication, role, warnings),
+        spam_traps=compile_traps(spec, warnings),
+        message_rates=compile_rates(spec),
+        local_sender=compile_local_senders(
+            spec.senders, authenticates=spec.authentication is not None, warnings=warnings
+        ),
         **client_parts(spec, role, warnings),
         **recipient_parts(spec.recipients, warnings),
     )

@@ -50,3 +50,7 @@ class Senders(SpecPart, frozen=True):
     """When the sender's domain has neither MX nor address, or a null MX; own clients are exempt."""
     on_error: OnError | None = None
     """When the DNS does not answer; Tempfail without it, where the action is more than Tag."""
+    spoofed_local: Action | None = None
+    """When a stranger names a sender of a domain served here; a login, a right to relay and SPF's pass spare."""
+    local_must_exist: bool | None = None
+    """Refuses senders of served domains that do not exist (550 5.1.0), whoever names them."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from gatepost.core.manifest.object import SpecPart
+from gatepost.core.manifest.policy_traps import MessageRatesSpec
 from gatepost.core.manifest.quantities import Duration
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -72,3 +73,4 @@ class RecipientLimits(SpecPart, frozen=True):
     """Refused commands at which the session ends with 421 (20)."""
     harvest: Harvest | None = None
     greylist: Greylist | None = None
+    rates: MessageRatesSpec | None = None

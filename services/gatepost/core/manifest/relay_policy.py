@@ -19,6 +19,7 @@ from gatepost.core.manifest.policy_dnsbl import Dnsbl, Senders
 from gatepost.core.manifest.policy_helo import Helo
 from gatepost.core.manifest.policy_recipients import LoginFailures, RecipientLimits
 from gatepost.core.manifest.policy_tls import ClientCertificates
+from gatepost.core.manifest.policy_traps import SpamTraps
 from gatepost.core.manifest.quantities import Size
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -120,6 +121,7 @@ class RelayPolicySpec(SpecPart, frozen=True):
     access: AccessSpec | None = None
     authentication: AuthenticationSpec | None = None
     recipients: RecipientLimits | None = None
+    spam_traps: SpamTraps | None = None
     smtp: Smtp | None = None
     tls: TlsPolicy | None = None
 

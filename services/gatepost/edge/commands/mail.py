@@ -10,7 +10,7 @@ from gatepost.core import smtp_replies as say
 from gatepost.core.checks import sender_match
 from gatepost.core.manifest.relay_policy import RequireFor
 from gatepost.core.smtp_commands import CommandError, parse_mail
-from gatepost.edge import inspection
+from gatepost.edge import inspection, traps
 from gatepost.edge.transaction import SPAN, Transaction
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def mail(session: Session, argument: bytes) -> None:
     tracer = server.deps.tracer
     span = tracer.start(SPAN, kind=SpanKind.PRODUCER, sampled=True) if tracer.sampled() else None
     session.transaction = transaction = Transaction(command, server.tables, table, span)
+    if server.bans and (banned := traps.sender_banned(session, command.address)) is not None:
+        transaction.verdicts.append(banned)
     if policy.looks_at_content:
         transaction.inspection = inspection.begin(session, transaction)
     if span is not None:

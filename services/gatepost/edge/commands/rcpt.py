@@ -16,7 +16,7 @@ from gatepost.core.recipients import find_recipient
 from gatepost.core.relay_right import RelayFacts, relay_right
 from gatepost.core.reply import Reply
 from gatepost.core.smtp_commands import CommandError, RcptCommand, parse_rcpt
-from gatepost.edge import access, bans, greylist, journal
+from gatepost.edge import access, bans, greylist, journal, local_senders, rates, traps
 from gatepost.edge.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -43,15 +43,20 @@ def rcpt(session: Session, argument: bytes) -> None:
         _refuse(session, command, recipient_check.SOURCE_ROUTE)
         return
     home = transaction.tables.home(command.address)
-    authentication = transaction.authentication
-    if (session.verdicts is not None and not session.verdicts.settled) or (
-        authentication is not None and authentication.refuses_senders
-    ):
+    if _must_wait(session, transaction):
         session.work(_once_settled, session, transaction, command, home)
     elif home is not None:
         session.work(_local, session, transaction, command, home[1])
     else:
         _foreign(session, transaction, command)
+
+
+def _must_wait(session: Session, transaction: Transaction) -> bool:
+    """Whether something that decides about every recipient is still to come."""
+    if session.verdicts is not None and not session.verdicts.settled:
+        return True
+    authentication = transaction.authentication
+    return (authentication is not None and authentication.refuses_senders) or local_senders.concerns(transaction)
 
 
 async def _once_settled(
@@ -60,8 +65,12 @@ async def _once_settled(
     """What is looked up about the client has begun when it connected; only here somebody waits for it."""
     if session.verdicts is not None:
         await session.verdicts.settle()
-    if transaction.authentication is not None and transaction.authentication.refuses_senders:
-        await transaction.authentication.settle_sender()
+    judges_sender = local_senders.concerns(transaction)
+    authentication = transaction.authentication
+    if authentication is not None and (authentication.refuses_senders or judges_sender):
+        await authentication.settle_sender()
+    if judges_sender:
+        await local_senders.judge(session, transaction)
     if home is not None:
         await _local(session, transaction, command, home[1])
     else:
@@ -85,6 +94,10 @@ def _foreign(session: Session, transaction: Transaction, command: RcptCommand) -
     decision = access.decide(session, transaction, command.address)
     if _refused(session, command, decision):
         return
+    too_many = rates.refusal(session, transaction, None)
+    if too_many is not None:
+        _refuse(session, command, too_many)
+        return
     transaction.relaying.append(facts)
     transaction.event("relay", recipient=command.named, right=right.value)
     _take(session, transaction, command, command.address, decision)
@@ -97,6 +110,9 @@ async def _local(session: Session, transaction: Transaction, command: RcptComman
     decision = access.decide(session, transaction, address)
     if _refused(session, command, decision):
         return
+    if traps.springs(transaction, own):
+        session.write(OK)
+        return
     try:
         found = await find_recipient(transaction.tables, session.server.deps.directories, address)
     except DirectoryUnavailable:
@@ -107,7 +123,7 @@ async def _local(session: Session, transaction: Transaction, command: RcptComman
     if refusal is not None:
         _refuse(session, command, refusal)
         return
-    waits = greylist.refusal(session, transaction, address)
+    waits = greylist.refusal(session, transaction, address) or rates.refusal(session, transaction, address)
     if waits is not None:
         _refuse(session, command, waits)
         return
