@@ -7,10 +7,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gatepost
 export PYTHONPATH := $(CURDIR)/tools
+# Compiled modules are kept, whatever the environment says: the tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 4
 
-.PHONY: help run test check lint format types contracts fast test-servers test-kill test-node outages bench crds docs generated lock audit venv clean
+.PHONY: help run test check lint format types contracts fast test-servers test-kill test-node outages fuzz bench crds docs generated lock audit venv clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -21,6 +23,7 @@ $(VENV)/bin/uv: requirements/bootstrap.txt
 	  { echo "Gatepost needs Python 3.11 or newer with venv (Debian: apt install python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@touch $@
 
 $(VENV)/.run: $(VENV)/bin/uv requirements/run.txt pyproject.toml
 	@[ -e $(VENV)/.dev ] || VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/run.txt
@@ -76,6 +79,9 @@ test-servers: $(VENV)/.dev  ## tests on real Kafka, slapd, DNS, Dovecot, Jaeger;
 test-kill: $(VENV)/.dev  ## kill -9 of every kind of process under load; < 5 min
 	@$(BIN)/python -m testbed.provision apt:servers kafka
 	@$(PYTEST) -q -m kill
+
+fuzz: $(VENV)/.dev  ## feed every parser with what strangers could send: FUZZ="--seconds 60 TARGET..."; about 15 min
+	@nice $(BIN)/python -m fuzzing $(FUZZ)
 
 outages: $(VENV)/.dev  ## each dependency refused, hung, slow and back; writes docs/outages.md; < 5 min
 	@$(BIN)/python -m testbed.provision apt:servers kafka

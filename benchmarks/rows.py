@@ -7,6 +7,7 @@ import secrets
 import smtplib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -46,13 +47,15 @@ class Row(msgspec.Struct):
     samples: dict[str, list[Sample]] = {}
 
 
-def measure(system: System, messages: int, per_connection: int, *, deliver: bool) -> Sample:
+def measure(
+    system: System, messages: int, per_connection: int, *, deliver: bool, content: Path | None = None
+) -> Sample:
     """Send so many messages and wait until they are durable, or with `deliver` in the mailboxes."""
     already = system.delivered()
     os.sync()  # what others have left to write is not this one's
     before = system.cpu()
     started = time.monotonic()
-    sent = smtp_load.send(system.port, messages, per_connection)
+    sent = smtp_load.send(system.port, messages, per_connection, content)
     if deliver:
         _await(system, already + sent)
     elapsed = time.monotonic() - started
@@ -86,14 +89,20 @@ def prove(system: System) -> None:
 
 
 def in_turn(
-    row: Row, systems: Sequence[System], rounds: int, messages: Mapping[str, int], say: Callable[[str], None]
+    row: Row,
+    systems: Sequence[System],
+    rounds: int,
+    messages: Mapping[str, int],
+    say: Callable[[str], None],
+    content: Path | None = None,
 ) -> Row:
     """Fill a row: every round each system once, in an order that changes."""
     row.samples = {system.name: [] for system in systems}
     for number in range(rounds):
         order = systems if number % 2 == 0 else list(reversed(systems))
         for system in order:
-            sample = measure(system, messages[system.name], row.per_connection, deliver=row.deliver)
+            count = messages[system.name]
+            sample = measure(system, count, row.per_connection, deliver=row.deliver, content=content)
             row.samples[system.name].append(sample)
             roles = ", ".join(f"{role} {us:.0f}" for role, us in sample.us.items())
             say(f"  {system.name:<16} {sample.total:7.0f} us ({roles})  {sample.per_second:6.0f}/s")

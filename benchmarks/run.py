@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import guarded
 from deferred import FEW, MANY, MANY_QUICK, Deferred, pair_ratios, prepare
 from large_messages import many_large, one_large, quiet_wait_ms
 from peers import OTHERS, SLOW, SLOW_SHARE, peer_of, postfix, versions
@@ -40,7 +41,7 @@ from testbed.provision.errors import ProvisionError
 
 HERE: Final = Path(__file__).resolve().parent
 # `peers` adds the slow ones to the rows of `deliver`; alone it is `deliver` with them.
-PARTS: Final = ("accept", "deliver", "peers", "flush", "deferred", "large", "many")
+PARTS: Final = ("accept", "policy", "deliver", "peers", "flush", "deferred", "large", "many")
 PEERS_MODE: Final = ("deliver", "peers")
 WARM_UP: Final = 1000  # messages to each system before its first row
 WARM_BROKER: Final = 15_000
@@ -72,6 +73,33 @@ class Bench:
         ):
             self._warm_broker(own, deliver=False)
             self._row("accept durably", [own, peer], deliver=False)
+
+    def policy(self) -> None:
+        """What the recommended policy costs, beside a bare one and beside Postfix with helpers for the same."""
+        sender = guarded.Sender(self.folder)
+        with (
+            guarded.resolver(self.folder / "names", sender) as names,
+            gatepost_on_kafka(self.folder, guarded.BARE, self.kafka, self.traces, deliver=False) as bare,
+            gatepost_on_kafka(
+                self.folder,
+                guarded.GUARDED,
+                self.kafka,
+                self.traces,
+                deliver=False,
+                manifests=guarded.recommended(),
+                more={"dns": {"servers": [names]}},
+            ) as own,
+            guarded.guarded_postfix(self.folder / "guarded") as peer,
+        ):
+            systems: list[System] = [bare, own, peer]
+            for system in systems:
+                measure(system, WARM_UP, 50, deliver=False, content=sender.message)
+            counts = {one.name: self.messages // (SLOW_SHARE if one is peer else 1) for one in systems}
+            for per_connection in (1, 50):
+                row = Row("accept with a whole policy", per_connection, False)
+                _say(f"{row.what}, {per_connection} per connection")
+                in_turn(row, systems, self.rounds, counts, _say, sender.message)
+                self.results.policy.append(row)
 
     def deliver(self) -> None:
         """Rows (c) and (d): until the last message lies in its Maildir."""

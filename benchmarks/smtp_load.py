@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final
 
 SMTP_SOURCE: Final = "/usr/sbin/smtp-source"
@@ -18,11 +19,11 @@ class LoadFailed(Exception):
     """The server did not take every message."""
 
 
-def send(port: int, messages: int, per_connection: int) -> int:
+def send(port: int, messages: int, per_connection: int, content: Path | None = None) -> int:
     """Send about `messages` in SESSIONS sessions and return how many; all were answered with 250.
 
     One smtp-source for each mailbox, side by side. With several messages per connection each of them starts
-    anew whenever its sessions have sent so many.
+    anew whenever its sessions have sent so many. `content` is a file with the message, else it is filler.
     """
     sessions = SESSIONS // len(USERS)
     if per_connection == 1:
@@ -33,9 +34,11 @@ def send(port: int, messages: int, per_connection: int) -> int:
         waves = max(1, round(messages / len(USERS) / wave))
         words = ["-d"]
 
+    what = ["-l", str(MESSAGE_BYTES)] if content is None else ["-F", str(content)]
+
     def mailbox(user: str) -> None:
         for _ in range(waves):
-            _run(port, *words, "-s", str(sessions), "-m", str(wave), "-l", str(MESSAGE_BYTES), to=user)
+            _run(port, *words, "-s", str(sessions), "-m", str(wave), *what, to=user)
 
     with ThreadPoolExecutor(len(USERS)) as threads:
         list(threads.map(mailbox, USERS))

@@ -172,9 +172,17 @@ def trace_collector() -> Iterator[str]:
 
 @contextmanager
 def gatepost_on_kafka(
-    folder: Path, name: str, kafka: Kafka, traces: str, *, deliver: bool, flush: bool = False
+    folder: Path,
+    name: str,
+    kafka: Kafka,
+    traces: str,
+    *,
+    deliver: bool,
+    flush: bool = False,
+    manifests: str = MANIFESTS,
+    more: Mapping[str, Any] | None = None,
 ) -> Iterator[GatepostOnKafka]:
-    """With `flush` the broker syncs every record before it acknowledges it (flush.messages=1)."""
+    """`more` are settings. With `flush` the broker syncs every record before it acknowledges (flush.messages=1)."""
     log = {
         "kafka": {
             "bootstrapServers": kafka.bootstrap.split(","),
@@ -184,7 +192,7 @@ def gatepost_on_kafka(
         "topicPrefix": f"{name}.",
         "partitions": PARTITIONS,
     }
-    with Installation(folder / name, {**_settings(traces), "log": log}, MANIFESTS) as installation:
+    with Installation(folder / name, {**_settings(traces), "log": log, **(more or {})}, manifests) as installation:
         installation.publish()
         for service in ("edge", "router") if deliver else ("edge",):
             installation.add(service, service)

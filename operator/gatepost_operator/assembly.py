@@ -94,7 +94,7 @@ class Operator:
         self._writer = StatusWriter(cluster, self._written, time.monotonic)
         self._lister = Lister(cluster, self._cache, self._namespace, Backoffs(), self._wake)
         self._watch = watch(self._namespace, self._seen)
-        self._publication = Publication(cluster, self._lease, time.monotonic)
+        self._publication = Publication(cluster, self._lease, time.monotonic, quiet_s=pace.quiet)
         self._controller = Controller(
             cluster=cluster,
             cache=self._cache,

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from gatepost.core.compile import Condition, Status, Surroundings, compile_manifests
+from gatepost.core.compile.book import TargetState
 from gatepost.core.compile.conditions import ACCEPTED
 from gatepost.core.configuration import Configuration
 from gatepost.core.manifest.documents import read_object
@@ -24,12 +25,23 @@ from gatepost_operator.objects import StoredObject
 INVALID: Final = "Invalid"
 
 
+_Version = tuple[str, int, frozenset[tuple[str, str]]]
+
+
+def _version(stored: StoredObject) -> _Version:
+    """What an object is read anew for: its spec, and its labels, which selectors see and no generation counts."""
+    labels = (stored.document.get("metadata") or {}).get("labels")
+    written = labels.items() if isinstance(labels, dict) else ()
+    return stored.uid, stored.generation, frozenset((str(name), str(value)) for name, value in written)
+
+
 class Compilation(msgspec.Struct, frozen=True):
     """`hash` is the configuration's, reckoned once."""
 
     configuration: Configuration
     hash: str
     conditions: dict[ObjectKey, tuple[Condition, ...]]
+    targets: dict[ObjectKey, tuple[TargetState, ...]] = {}
 
 
 class Compiler:
@@ -39,20 +51,20 @@ class Compiler:
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
-        self._read: dict[tuple[str, int], MailDomain | RelayPolicy | ManifestError] = {}
-        self._last: tuple[tuple[tuple[ObjectKey, str, int], ...], Compilation] | None = None
+        self._read: dict[_Version, MailDomain | RelayPolicy | ManifestError] = {}
+        self._last: tuple[tuple[tuple[ObjectKey, _Version], ...], Compilation] | None = None
 
     def compile(self, objects: Sequence[StoredObject]) -> Compilation:
         """Never raises for what a user wrote: each fault is a condition of its object."""
-        same = tuple((stored.key, stored.uid, stored.generation) for stored in objects)
+        same = tuple((stored.key, _version(stored)) for stored in objects)
         if self._last is None or self._last[0] != same:
             self._last = (same, self._compile(objects))
         return self._last[1]
 
     def _compile(self, objects: Sequence[StoredObject]) -> Compilation:
-        read = {(stored.uid, stored.generation): self._one(stored) for stored in objects}
+        read = {_version(stored): self._one(stored) for stored in objects}
         self._read = read
-        each = [(stored.key, read[stored.uid, stored.generation]) for stored in objects]
+        each = [(stored.key, read[_version(stored)]) for stored in objects]
         compiled = compile_manifests(
             [manifest for _, manifest in each if isinstance(manifest, MailDomain)],
             [manifest for _, manifest in each if isinstance(manifest, RelayPolicy)],
@@ -60,10 +72,10 @@ class Compiler:
         )
         invalid = {key: (_invalid(fault),) for key, fault in each if isinstance(fault, ManifestError)}
         configuration = compiled.configuration
-        return Compilation(configuration, configuration.hash, {**compiled.conditions, **invalid})
+        return Compilation(configuration, configuration.hash, {**compiled.conditions, **invalid}, compiled.targets)
 
     def _one(self, stored: StoredObject) -> MailDomain | RelayPolicy | ManifestError:
-        known = self._read.get((stored.uid, stored.generation))
+        known = self._read.get(_version(stored))
         if known is not None:
             return known
         try:

@@ -27,7 +27,7 @@ from gatepost_operator.lease import LeaseKeeper
 from gatepost_operator.objects import KINDS, ObjectCache, StoredObject
 from gatepost_operator.programmed import Edges, edges_of, fingerprints
 from gatepost_operator.publication import Publication
-from gatepost_operator.removal import Removal
+from gatepost_operator.removal import QUIET_S, Removal
 from gatepost_operator.status_writer import StatusWriter
 from gatepost_operator.statuses import Moment, wanted_statuses
 
@@ -39,13 +39,15 @@ _log = structlog.get_logger()
 class Pace(msgspec.Struct, frozen=True):
     """In seconds. `bundle`: changes within this time make one turn. `tick`: a turn without any change, for what
     only time changes. `messages`: how often a message alone is reason enough to write a status. `settle`: after
-    the log was away, how long its readers' silence means nothing.
+    the log was away, how long its readers' silence means nothing. `quiet`: how long nothing more was deleted before
+    deletions count.
     """
 
     bundle: float = 0.2
     tick: float = 5.0
     messages: float = 15.0
     settle: float = ACK_EVERY_S * 1.5
+    quiet: float = QUIET_S
 
 
 class Clock(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from gatepost.core.compile import Condition, Status
 from gatepost.core.compile.conditions import PROGRAMMED
 from gatepost.core.config_head import Ack
 from gatepost.core.configuration import Configuration, DomainConfig, ListenerPolicy, object_label
+from gatepost.core.configuration_layers import Overlay
 from gatepost.core.manifest.object import ObjectKey
 
 Fingerprints = Mapping[str, bytes]
@@ -34,10 +35,16 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 def fingerprints(configuration: Configuration) -> dict[str, bytes]:
     """Return the fingerprint of each object that the configuration contains."""
     hashes: dict[str, hashlib._Hash] = {}
-    parts: tuple[DomainConfig | ListenerPolicy, ...] = (*configuration.domains, *configuration.listeners)
-    for part in parts:
-        if part.origin:
-            hashes.setdefault(part.origin, hashlib.sha256()).update(_ENCODER.encode(part))
+    others: tuple[DomainConfig | ListenerPolicy | Overlay, ...] = (
+        *configuration.domains,
+        *configuration.listeners,
+        *configuration.overlays,
+    )
+    parts: list[tuple[str, msgspec.Struct]] = [(one.origin, one) for one in others]
+    parts += [(beside.policy.origin, beside) for beside in configuration.beside]
+    for origin, part in parts:
+        if origin:
+            hashes.setdefault(origin, hashlib.sha256()).update(_ENCODER.encode(part))
     result = {}
     for label, generation in configuration.objects.items():
         kind, namespace, name = label.split("/", 2)

@@ -16,7 +16,7 @@ from gatepost_operator.cluster import Cluster, ClusterRefused
 from gatepost_operator.compilation import Compilation
 from gatepost_operator.lease import LeaseKeeper
 from gatepost_operator.programmed import Published
-from gatepost_operator.removal import ANNOTATION, Gathering, Removal, held_back
+from gatepost_operator.removal import ANNOTATION, QUIET_S, Gathering, Removal, held_back
 
 VERIFY_S: Final = 60.0
 
@@ -31,9 +31,15 @@ class Publication:
     """
 
     def __init__(
-        self, cluster: Cluster, lease: LeaseKeeper, monotonic: Callable[[], float], *, verify_s: float = VERIFY_S
+        self,
+        cluster: Cluster,
+        lease: LeaseKeeper,
+        monotonic: Callable[[], float],
+        *,
+        verify_s: float = VERIFY_S,
+        quiet_s: float = QUIET_S,
     ) -> None:
-        self._cluster, self._gathering = cluster, Gathering(monotonic)
+        self._cluster, self._gathering = cluster, Gathering(monotonic, quiet_s)
         self._lease, self._monotonic, self._verify_s = lease, monotonic, verify_s
         self._publisher: ConfigurationPublisher | None = None
         self._head: Head | None = None  # what stands under our epoch

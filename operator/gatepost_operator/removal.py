@@ -52,10 +52,10 @@ def read_allowance(text: object) -> int:
 
 
 class Gathering:
-    """Gathers deletions: they count when nothing more went for QUIET_S, LONGEST_S after the first at latest."""
+    """Gathers deletions: they count when nothing more went for `quiet_s`, LONGEST_S after the first at latest."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
+    def __init__(self, monotonic: Callable[[], float], quiet_s: float = QUIET_S) -> None:
+        self._monotonic, self._quiet_s = monotonic, quiet_s
         self._gone: frozenset[str] = frozenset()
         self._first = self._newest = 0.0
 
@@ -69,4 +69,4 @@ class Gathering:
         self._gone = gone
         if not gone:
             return 0.0
-        return max(min(self._newest + QUIET_S, self._first + LONGEST_S) - now, 0.0)
+        return max(min(self._newest + self._quiet_s, self._first + LONGEST_S) - now, 0.0)

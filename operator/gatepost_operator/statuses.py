@@ -9,12 +9,21 @@ from typing import Any, Final
 import msgspec
 
 from gatepost.core.compile import Condition, Status
+from gatepost.core.compile.book import TargetState
 from gatepost.core.compile.conditions import ACCEPTED, PROGRAMMED, RESOLVED_REFS
 from gatepost.core.configuration import object_label
 from gatepost.core.domain import DomainError, canonical_domain
 from gatepost.core.manifest import mail_domain
 from gatepost.core.manifest.object import ObjectKey
-from gatepost.core.manifest.status import MAX_MESSAGE, ConditionStatus, MailDomainStatus, RelayPolicyStatus
+from gatepost.core.manifest.status import (
+    MAX_MESSAGE,
+    MAX_TARGET_MESSAGE,
+    MAX_TARGETS,
+    ConditionStatus,
+    MailDomainStatus,
+    RelayPolicyStatus,
+    TargetStatus,
+)
 from gatepost_operator.cluster import Document
 from gatepost_operator.compilation import Compilation
 from gatepost_operator.objects import StoredObject
@@ -43,6 +52,7 @@ class _Known(msgspec.Struct, frozen=True):
     generation: int
     ascii_domain: str | None
     conditions: dict[str, ConditionStatus]
+    targets: tuple[TargetStatus, ...] = ()
 
 
 def wanted_statuses(
@@ -54,7 +64,7 @@ def wanted_statuses(
         if stored.key not in compilation.conditions:
             continue
         known = _known(stored.status)
-        wanted = _wanted(stored, compilation.conditions[stored.key], contained, moment, known)
+        wanted = _wanted(stored, compilation, contained, moment, known)
         if _differs(wanted, known, moment.refresh):
             result[stored.key] = msgspec.json.decode(msgspec.json.encode(wanted))
     return result
@@ -62,7 +72,7 @@ def wanted_statuses(
 
 def _wanted(
     stored: StoredObject,
-    compiled: tuple[Condition, ...],
+    compilation: Compilation,
     contained: Fingerprints,
     moment: Moment,
     known: _Known,
@@ -75,11 +85,26 @@ def _wanted(
         last = programmed(stored.key, fingerprint, moment.edges, moment.waits_for)
     conditions = tuple(
         _written(condition, stored.generation, moment.now, known.conditions.get(condition.type))
-        for condition in (*compiled, last)
+        for condition in (*compilation.conditions[stored.key], last)
     )
     if stored.key.kind == mail_domain.KIND:
         return MailDomainStatus(stored.generation, _ascii_domain(stored.document), conditions)
-    return RelayPolicyStatus(stored.generation, conditions)
+    return RelayPolicyStatus(stored.generation, conditions, _targets(compilation.targets.get(stored.key, ())))
+
+
+def _targets(states: tuple[TargetState, ...]) -> tuple[TargetStatus, ...]:
+    """Those first that are not accepted; of many the rest is left out."""
+    found = [
+        TargetStatus(
+            state.kind,
+            state.name,
+            "True" if state.condition.status is Status.TRUE else "False",
+            state.condition.reason,
+            "" if state.condition.status is Status.TRUE else state.condition.message[:MAX_TARGET_MESSAGE],
+        )
+        for state in states
+    ]
+    return tuple(sorted(found, key=lambda target: (target.accepted, target.name))[:MAX_TARGETS])
 
 
 def _stays(before: ConditionStatus, generation: int, edges: Edges | None) -> bool:
@@ -118,6 +143,8 @@ def _differs(wanted: MailDomainStatus | RelayPolicyStatus, known: _Known, refres
         return True
     if len(wanted.conditions) != len(known.conditions):
         return True
+    if isinstance(wanted, RelayPolicyStatus) and wanted.targets != known.targets:
+        return True
     return any(_changed(one, known.conditions.get(one.type), refresh) for one in wanted.conditions)
 
 
@@ -133,7 +160,8 @@ def _known(status: Any) -> _Known:
     """Read what is there leniently: what cannot be read will be written anew."""
     try:
         read = msgspec.convert(status or {}, MailDomainStatus, strict=True)
+        targets = msgspec.convert(status or {}, RelayPolicyStatus, strict=True).targets
     except msgspec.ValidationError:
         return _Known(-1, None, {})
     ours = {condition.type: condition for condition in read.conditions if condition.type in OURS}
-    return _Known(read.observed_generation, read.ascii_domain, ours)
+    return _Known(read.observed_generation, read.ascii_domain, ours, targets)

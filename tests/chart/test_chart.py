@@ -119,6 +119,9 @@ def test_values_arrive_in_the_settings(settings_of: Callable[..., Path]) -> None
     assert settings.domain_ownership == {"team-a": ("a.example.jp", "b.example")}
     by_name = {listener.name: listener for listener in settings.listeners}
     assert by_name["submissions"].tls.implicit
+    (pair,) = by_name["submissions"].tls.certificates
+    assert pair.key_file == "/etc/gatepost/tls/submissions-0/tls.key"
+    assert by_name["submissions"].tls.client_ca_file == "/etc/gatepost/tls/submissions-clients/all.pem"
     assert by_name["inside"].role is Role.INTERNAL
     assert by_name["inside"].xclient.trusted_networks == ("192.0.2.8",)
     assert by_name["mx"].proxy_protocol.trusted_networks == ()
@@ -145,6 +148,10 @@ def test_files_that_the_settings_name_are_mounted(helm: Any, settings_of: Callab
         return {mount["mountPath"] for mount in mounts}
 
     assert {str(Path(file).parent) for file in named} <= mounted(edge)
+    assert {"/etc/gatepost/files/access", "/etc/gatepost/files/hidden"} <= mounted(edge)
+    sources = {volume["name"]: volume for volume in edge["volumes"]}
+    assert sources["files-access"]["configMap"]["name"] == "mail-access"
+    assert sources["files-hidden"]["secret"]["secretName"] == "mail-hidden"
     assert {str(Path(file).parent) for file in named if "/tls/" not in file} <= mounted(router)
     assert not [path for path in mounted(router) if "/tls/" in path]
     assert not [path for path in mounted(relay) if "directories" in path or "/tls/" in path]

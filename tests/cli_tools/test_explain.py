@@ -66,6 +66,7 @@ def test_a_listener_with_a_policy(folder: Path, capsys: pytest.CaptureFixture[st
         "default": "",
         "file": str(folder / "all.yaml"),
         "fields": ["spec.recipients.max"],
+        "also": [],
     }
     assert found["idle_timeout"]["default"] == "default of role mx"
     assert found["access.inline"]["fields"] == ["spec.access.inline"]
@@ -92,6 +93,7 @@ def test_a_domain_also_by_its_other_name(folder: Path, capsys: pytest.CaptureFix
         "default": "default of a domain",
         "file": "",
         "fields": [],
+        "also": [],
     }
 
 
@@ -101,6 +103,88 @@ def test_all_of_it_as_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "listener submission (role submission): no object, defaults only" in text
     assert f"= 200   [{folder / 'all.yaml'}: spec.recipients.max]" in text
     assert "domain example.test: MailDomain default/example" in text
+
+
+LAYERS = """
+apiVersion: gatepost.dev/v1alpha1
+kind: RelayPolicy
+metadata: {name: public}
+spec:
+  target: {type: Listeners, listeners: [mx]}
+  allowExemptions: [Dnsbl]
+  authentication: {dmarc: {reject: Reject}}
+---
+apiVersion: gatepost.dev/v1alpha1
+kind: RelayPolicy
+metadata: {name: next}
+spec: {target: {type: Listeners, listeners: [mx]}, rollout: {percent: 5}, recipients: {max: 300}}
+---
+apiVersion: gatepost.dev/v1alpha1
+kind: RelayPolicy
+metadata: {name: gold}
+spec:
+  target: {type: MailDomains, mailDomains: {names: [example]}}
+  exemptions: [Dnsbl]
+  authentication: {dmarc: {quarantine: Quarantine}}
+---
+apiVersion: gatepost.dev/v1alpha1
+kind: RelayPolicy
+metadata: {name: trial}
+spec:
+  target: {type: MailDomains, mailDomains: {names: [example]}}
+  mode: Shadow
+  recipients: {greylist: {enabled: true}}
+"""
+
+
+def test_layers_with_what_each_value_comes_from(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fails without the policy, layer, mode and exemption behind each effective value."""
+    (folder / "all.yaml").write_text(LAYERS + "---" + OBJECTS.split("---")[1], "utf-8")
+    file = str(folder / "all.yaml")
+    listener, canary = explained(folder, capsys, "--listener", "mx")
+    assert (listener["layer"], canary["layer"]) == ("", "canary: 5 % of the clients")
+    assert rows(canary)["max_recipients"]["fields"] == ["spec.recipients.max"]
+    _, *layers = explained(folder, capsys, "--domain", "example.test")
+    found = {(one["object"], one["layer"]): rows(one) for one in layers if "listener mx" in one["name"]}
+    gold = found["RelayPolicy default/gold", "over RelayPolicy default/public"]
+    assert gold["exempt"]["value"] == ["Dnsbl"]
+    assert gold["exempt"]["fields"] == ["spec.exemptions"]
+    assert gold["exempt"]["also"] == [f"{file}: spec.allowExemptions"]
+    strict, held = gold["authentication.dmarc.reject"], gold["authentication.dmarc.quarantine"]
+    assert (strict["value"], strict["fields"]) == ("Reject", [])
+    assert strict["also"] == [f"{file}: spec.authentication.dmarc.reject"]
+    assert (held["value"], held["fields"]) == ("Quarantine", ["spec.authentication.dmarc.quarantine"])
+    assert held["also"] == []
+    assert gold["greylist"]["default"] == "default"
+    shadow = "over RelayPolicy default/public; Shadow: decides and records, never acts"
+    trial = found["RelayPolicy default/trial", shadow]
+    assert trial["greylist.delay"]["fields"] == ["spec.recipients.greylist.enabled"]
+    assert ("RelayPolicy default/gold", "over RelayPolicy default/next") in found
+    assert main(["explain", str(folder)]) == 0
+    assert "(over RelayPolicy default/public)" in capsys.readouterr().out
+
+
+def test_check_names_the_targets_that_another_policy_has(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    second = """---
+apiVersion: gatepost.dev/v1alpha1
+kind: MailDomain
+metadata: {name: other, labels: {tier: gold}}
+spec: {domain: other.test, recipients: {source: {type: Any}}}
+---
+apiVersion: gatepost.dev/v1alpha1
+kind: RelayPolicy
+metadata: {name: tier}
+spec:
+  target: {type: MailDomains, mailDomains: {selector: {matchLabels: {tier: gold}}}}
+  recipients: {greylist: {enabled: true}}
+"""
+    first = OBJECTS.split("---")[1].replace("name: example}", "name: example, labels: {tier: gold}}")
+    (folder / "all.yaml").write_text(LAYERS + "---" + first + second, "utf-8")
+    assert main(["check", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert (
+        "not for MailDomain example: Conflicted: spec.target.mailDomains: RelayPolicy default/gold is older" in text
+    )
 
 
 def test_what_is_not_in_force_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,6 +142,7 @@ def fits(plan: Plan) -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.fixed_dictionaries(dict.fromkeys(FILES, TEXT)))
 @example({**dict.fromkeys(FILES, ""), "sendmail.mc": "example.jp", "access": "example.jp\trelay:"})
+@example({**dict.fromkeys(FILES, ""), "sendmail.mc": "example.jp", "access": "<>\tOK"})
 def test_sendmail(files: dict[str, str]) -> None:
     fits(import_sendmail(files))
 

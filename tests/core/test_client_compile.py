@@ -76,6 +76,19 @@ def test_all_of_helo_dnsbl_and_senders() -> None:
     assert (found.sender_domain.action, found.sender_domain.on_error) == (Action.DEFER, OnError.IGNORE)
 
 
+@pytest.mark.requirement("S3-14")
+def test_one_switch_refuses_by_the_standard_list() -> None:
+    """Fails without a list that one word switches on; what is written about the same zone comes first."""
+    switched = policy("dnsbl: {standard: true, threshold: 4, lists: [{zone: other.example}]}")
+    assert switched.dnsbl.lists == (
+        DnsblList("zen.spamhaus.org", ("127.0.0.2-127.0.0.11",), weight=4),
+        DnsblList("other.example"),
+    )
+    (own,) = policy("dnsbl: {standard: true, lists: [{zone: zen.spamhaus.org, action: Tag}]}").dnsbl.lists
+    assert own.action is Action.TAG
+    assert policy("dnsbl: {standard: false}").dnsbl.lists == ()
+
+
 def test_an_empty_policy_has_no_checks_and_writes_none() -> None:
     found = policy("connection: {idleTimeout: 5m}, helo: {}, dnsbl: {}, senders: {}")
     assert ListenerTable(found).client_checks is None

@@ -79,8 +79,8 @@ def entry(name: str, **more: object) -> Entry:
     return Entry(name, EntryKind.ACCOUNT, address, (address,), **more)  # type: ignore[arg-type]
 
 
-def tables() -> Tables:
-    objects = read_objects({"t": MANIFESTS})
+def tables(manifests: str = MANIFESTS) -> Tables:
+    objects = read_objects({"t": manifests})
     around = Surroundings(directories=("users",), stores=("local",))
     return Tables(compile_manifests(objects.domains, objects.policies, around).configuration)
 
@@ -122,6 +122,22 @@ async def found(address: str, past_lists: bool = False) -> Found:
 async def test_recipients(address: str, kind: Kind, matched: str) -> None:
     result = await found(address)
     assert (result.kind, str(result.address)) == (kind, matched)
+
+
+@pytest.mark.requirement("S4-78")
+@pytest.mark.parametrize("name", ["postmaster", "Abuse", "hostmaster"])
+async def test_every_domain_has_its_role_addresses(name: str) -> None:
+    """Fails without the default domain's role addresses for a domain that has none, in the directory neither."""
+    other = """---
+apiVersion: gatepost.dev/v1alpha1
+kind: MailDomain
+metadata: {name: other}
+spec: {domain: other.example, recipients: {source: {type: Static, addresses: [x]}}, delivery: {type: Discard}}
+"""
+    result = await find_recipient(tables(MANIFESTS + other), {}, parse_address(f"{name}@other.example"))
+    assert (result.kind, result.targets, result.role) == (Kind.LIST, ("ann@a.example",), True)
+    unknown = await find_recipient(tables(MANIFESTS + other), {}, parse_address("webmaster@other.example"))
+    assert unknown.kind is Kind.UNKNOWN
 
 
 async def test_behind_an_alias_that_names_itself_is_the_account() -> None:
@@ -238,7 +254,9 @@ def test_a_failure_becomes_a_dsn_to_a_trusted_sender() -> None:
     assert b"\n" not in entry.value.replace(b"\r\n", b"")
 
 
+@pytest.mark.requirement("S4-33")
 def test_a_dsn_to_an_unverified_sender_is_quarantined() -> None:
+    """Fails without the trust in a return path: a bounce to a forged one would bomb its owner (backscatter)."""
     envelope = msgspec.structs.replace(ENVELOPE, trust=Trust.UNVERIFIED)
     after = run([RemoteReply(550, "5.1.1", "x"), RemoteReply(550, "5.1.1", "x")], envelope)
     assert [entry.topic for entry in after.entries] == ["p.quarantine"]

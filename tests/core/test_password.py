@@ -13,6 +13,7 @@ from gatepost.core.password import (
     MAX_ITERATIONS,
     SALT_BYTES,
     check_password,
+    clear_password,
     is_checkable,
     is_costly,
     make_password,
@@ -102,3 +103,45 @@ def test_any_stored_text_and_any_password_give_an_answer(stored: str, password: 
     assert check_password(stored, password) in (True, False)
     if stored.startswith("{") or not stored:
         assert not check_password(stored, password)
+
+
+@pytest.mark.parametrize(
+    ("stored", "password"),
+    [  # as `openssl passwd` makes them
+        ("$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5", "Hello world!"),
+        ("$5$rounds=10000$saltstringsaltst$3xv.VbSHBb41AL9AvLeujZkZRBAwqFMz2.opqey6IcA", "Hello world!"),
+        (
+            "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1",
+            "Hello world!",
+        ),
+    ],
+)
+def test_sha_crypt(stored: str, password: str) -> None:
+    value = f"{{CRYPT}}{stored}"
+    assert is_checkable(value)
+    assert is_costly(value)
+    assert check_password(value, password)
+    assert not check_password(value, password + "x")
+    assert not check_password(value[:-1] + ("0" if value[-1] != "0" else "1"), password)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "$1$salt$" + "a" * 22,
+        "abJnggxhB/yWI",
+        "$6$rounds=1000001$salt$" + "a" * 86,
+        "$6$salt$" + "a" * 85,
+        "$7$s$x",
+        "*",
+    ],
+)
+def test_other_crypts_fit_nothing(stored: str) -> None:
+    assert not is_checkable(f"{{CRYPT}}{stored}")
+    assert not check_password(f"{{CRYPT}}{stored}", "x")
+
+
+def test_a_password_in_clear_with_its_scheme() -> None:
+    assert check_password("{CLEARTEXT}pw", "pw")
+    assert not check_password("{CLEARTEXT}", "x")
+    assert (clear_password("{CLEARTEXT}pw"), clear_password("pw"), clear_password("{SHA}x")) == ("pw", "pw", "")

@@ -64,3 +64,8 @@ def test_whatever_the_client_calls_itself_it_is_one_field(name: bytes) -> None:
     assert header_end(field + b"\r\n") == len(field)
     assert max(len(line) for line in field.split(b"\r\n")) <= 998
     assert count_received(field) == 1
+
+
+def test_a_client_without_a_greeting_is_named_by_its_address() -> None:
+    field = received_field(Reception("", "192.0.2.1", "mx.example.test", "ID", 0, extended=False))
+    assert field.startswith("Received: from [192.0.2.1]\r\n\tby mx.example.test with SMTP\r\n")

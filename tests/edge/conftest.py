@@ -22,11 +22,13 @@ from gatepost.backends.resolver_table import TableResolver
 from gatepost.backends.state_log import LogState
 from gatepost.core.address import Address
 from gatepost.core.configuration import (
+    Beside,
     Configuration,
     DeliveryPlan,
     DomainConfig,
     ListenerPolicy,
 )
+from gatepost.core.configuration_layers import Overlay
 from gatepost.core.envelope import ENVELOPE_HEADER, Envelope, decode_envelope
 from gatepost.core.manifest.settings import (
     LimitSettings,
@@ -40,10 +42,20 @@ from gatepost.core.manifest.settings import (
     Xclient,
 )
 from gatepost.core.ports.access_tables import AccessTables
-from gatepost.core.ports.directory import DirectoryUnavailable, Entry, EntryKind, Login, LoginVerdict
+from gatepost.core.ports.call_ahead import CallAhead
+from gatepost.core.ports.directory import (
+    Account,
+    Directory,
+    DirectoryUnavailable,
+    Entry,
+    EntryKind,
+    Login,
+    LoginVerdict,
+)
 from gatepost.core.ports.events import Event
 from gatepost.core.ports.log import Record
 from gatepost.core.ports.resolver import Resolver
+from gatepost.core.ports.scanner import Scanners
 from gatepost.core.state_kinds import KINDS
 from gatepost.core.tables import Tables
 from gatepost.core.topics import Topics
@@ -99,9 +111,18 @@ class DictDirectory:
     async def expand(self, group: Entry) -> Sequence[Entry]:
         return ()
 
+    async def account(self, login: str) -> Account | None:
+        await self._answer()
+        entry = self._named(login)
+        password = "" if entry is None else self.passwords.get(entry.name, "")
+        return None if entry is None else Account(entry, clear=(password,) if password else ())
+
+    def _named(self, login: str) -> Entry | None:
+        return next((entry for entry in self.entries.values() if login in (entry.name, *entry.addresses)), None)
+
     async def authenticate(self, login: str, password: str) -> Login:
         await self._answer()
-        entry = next((entry for entry in self.entries.values() if login in (entry.name, *entry.addresses)), None)
+        entry = self._named(login)
         if entry is None or not password or self.passwords.get(entry.name) != password:
             return Login(LoginVerdict.REFUSED)
         if not entry.login_enabled:
@@ -237,11 +258,21 @@ class Edge:
         )
         self.server.on_configuration(Tables(self.configuration))
 
+    def lay(self, *overlays: Overlay, beside: tuple[Beside, ...] = ()) -> None:
+        """Put domains' policies in force, over the listener's, and policies beside that one."""
+        known = {domain.domain for domain in self.configuration.domains}
+        names = sorted({name for overlay in overlays for name in overlay.domains} - known)
+        served = tuple(domain(name, source_kind="Any") for name in names)
+        self.configuration = msgspec.structs.replace(
+            self.configuration, domains=self.configuration.domains + served, overlays=overlays, beside=beside
+        )
+        self.server.on_configuration(Tables(self.configuration))
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let the loop turn until something holds."""
         async with asyncio.timeout(PATIENCE):
             while not condition():
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.001)
 
 
 def domain(name: str = "example.test", **facts: Any) -> DomainConfig:
@@ -288,6 +319,9 @@ class MakeEdge:
         files: ListenerTls | None = None,
         resolver: Resolver | None = None,
         access_tables: AccessTables | None = None,
+        call_ahead: CallAhead | None = None,
+        scanners: Scanners | None = None,
+        directories: dict[str, Directory] | None = None,
         **policy: Any,
     ) -> Edge:
         authority, issued = self._certificate() if tls or implicit else (None, None)
@@ -324,7 +358,7 @@ class MakeEdge:
                 log=log,
                 content=ContentLog(log, topics.content_transit),
                 state=state,
-                directories={"people": directory},
+                directories=directories or {"people": directory},
                 resolver=resolver or names,
                 events=events,
                 tracer=tracer or Tracer("edge"),
@@ -332,6 +366,8 @@ class MakeEdge:
                 settings=settings,
                 now_ms=lambda: NOW_MS,
                 access=access_tables,
+                call_ahead=call_ahead,
+                scanners=scanners,
             )
         )
         configuration = Configuration(

@@ -166,6 +166,21 @@ async def test_a_client_that_leaves_before_the_greeting(make_edge: MakeEdge) -> 
     await edge.until(lambda: not edge.server.sessions)
 
 
+@pytest.mark.requirement("S0-51")
+async def test_who_only_asks_for_recipients_is_reaped(make_edge: MakeEdge) -> None:
+    """Fails without an end for sessions that name recipients, send no message and do not close."""
+    edge = await make_edge(recipients_without_message=3)
+    client = await edge.client()
+    for _ in range(3):
+        await client.ask("MAIL FROM:<a@example.org>")
+        assert (await client.ask("RCPT TO:<bob@example.test>")).startswith("250")
+        await client.ask("RSET")
+    await client.ask("MAIL FROM:<a@example.org>")
+    assert (await client.ask("RCPT TO:<bob@example.test>")).startswith("421 4.7.0")
+    assert await client.rest() == b""
+    await edge.until(lambda: not edge.server.sessions)
+
+
 async def test_a_message_starts_the_count_of_recipients_anew(make_edge: MakeEdge) -> None:
     edge = await make_edge(recipients_without_message=2)
     client = await edge.client()

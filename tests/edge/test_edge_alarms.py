@@ -21,6 +21,7 @@ def alarms(edge: Edge) -> list[dict[str, str]]:
 
 
 @pytest.mark.requirement("S3-7")
+@pytest.mark.requirement("S1-8")
 async def test_refused_relay_attempts_are_counted_and_told(edge: Edge) -> None:
     """Fails without a count, a log line and one alarm for ten refused attempts to relay from one network."""
     before = metrics.ALARMS.values.get(("relay-attempts",), 0)

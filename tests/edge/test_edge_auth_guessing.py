@@ -50,7 +50,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         def __getattr__(self, name: str) -> Any:
             return sleep if name == "sleep" else getattr(asyncio, name)
 
-    monkeypatch.setattr("gatepost.edge.commands.auth.asyncio", Asyncio())
+    monkeypatch.setattr("gatepost.edge.login.asyncio", Asyncio())
     return found
 
 

@@ -54,6 +54,7 @@ async def put(edge: Edge, network: str, cause: BanCause = BanCause.HARVEST) -> N
 
 
 @pytest.mark.requirement("S0-49")
+@pytest.mark.requirement("S2-21")
 async def test_a_dictionary_attack_ends_at_every_edge(make_edge: MakeEdge) -> None:
     """Fails without the error limit, the count of unknown recipients, or the memory that edges share."""
     one = await make_edge(**harvest(errors_before_disconnect=20))

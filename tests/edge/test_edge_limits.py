@@ -43,8 +43,23 @@ async def test_connections(make_edge: MakeEdge, arguments: dict[str, Any], code:
     assert (await refusal(edge)).startswith(code)
 
 
+@pytest.mark.requirement("S0-24")
+async def test_a_listener_without_any_connection_is_closed(make_edge: MakeEdge) -> None:
+    """Fails without a limit that closes one service and gives another more."""
+    edge = await make_edge(total_concurrent=0)
+    assert (await refusal(edge)).startswith("421 4.7.0")
+    edge.configure(total_concurrent=3)
+    clients = [await edge.client() for _ in range(3)]
+    assert len(clients) == 3
+    assert (await refusal(edge)).startswith("421 4.7.0")
+
+
+@pytest.mark.requirement("S4-31")
 async def test_message_size_while_it_comes(make_edge: MakeEdge) -> None:
-    """Without SIZE the message is read to its end, not kept, and refused there; the session goes on."""
+    """Without SIZE the message is read to its end, not kept, and refused there; the session goes on.
+
+    Fails without a maximum size that a policy sets in octets.
+    """
     edge = await make_edge(message_size=65536)
     client = await (await edge.client()).begin()
     line = b"x" * 998 + b"\r\n"
@@ -71,8 +86,12 @@ async def test_dot_stuffing_does_not_count(make_edge: MakeEdge) -> None:
     assert edge.messages()[0][1] == b".\r\n" * (65536 // 3)
 
 
+@pytest.mark.requirement("S0-54")
 async def test_size_of_a_domain(make_edge: MakeEdge) -> None:
-    """Declared, the recipient is refused; undeclared, the message for all, since one copy is kept."""
+    """Declared, the recipient is refused; undeclared, the message for all, since one copy is kept.
+
+    Fails without a size that each domain agrees on with its users; unset, only the listener's counts.
+    """
     edge = await make_edge(
         domains=(make_edge.domain(), make_edge.domain("small.example", max_message_size=1000, directory="people"))
     )
@@ -99,9 +118,13 @@ async def test_header_size(make_edge: MakeEdge) -> None:
             assert (await client.reply()).startswith(code)
 
 
+@pytest.mark.requirement("S4-32")
 @pytest.mark.parametrize(("count", "code"), [(5, "250"), (6, "554 5.4.6")])
 async def test_loops(make_edge: MakeEdge, count: int, code: str) -> None:
-    """Received fields of the header count, whatever their case; those in the body do not."""
+    """Received fields of the header count, whatever their case; those in the body do not.
+
+    Fails without a limit on hops, which tells a loop from a bombing.
+    """
     edge = await make_edge(max_received=5)
     client = await (await edge.client()).begin()
     client.send(b"RECEIVED: x\r\n\tReceived: folded\r\nReceived: y\r\n" + b"received: z\r\n" * (count - 2))

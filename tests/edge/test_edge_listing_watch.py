@@ -29,6 +29,7 @@ def told(edge: Edge) -> list[dict[str, str]]:
 
 
 @pytest.mark.requirement("S4-14")
+@pytest.mark.requirement("S3-13")
 async def test_a_listing_of_ours_is_told_once_and_its_end_too(make_edge: MakeEdge) -> None:
     """Fails without the look at our own addresses in the lists that the policy uses."""
     edge = await make_edge(dnsbl=WATCHED)

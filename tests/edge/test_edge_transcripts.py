@@ -11,13 +11,17 @@ import msgspec
 import pytest
 import yaml
 
+from gatepost.backends.scanner_table import TableScanners
 from gatepost.core.configuration import ListenerPolicy
+from gatepost.core.configuration_layers import Overlay
+from gatepost.core.ports.scanner import Advice, ScannerRefused, ScannerUnavailable, ScanResult
 
 if TYPE_CHECKING:
     from conftest import Client, Edge, MakeEdge
 
 FOLDER = Path(__file__).parent.parent / "transcripts"
 ESCAPE = re.compile(r"\\(?:(r)|(n)|(0)|x([0-9a-f]{2})|(\\))")
+ERRORS = {"UNAVAILABLE": ScannerUnavailable("away"), "REFUSED": ScannerRefused("not this one")}
 SIMPLE = {1: "\r", 2: "\n", 3: "\0", 5: "\\"}
 
 
@@ -41,9 +45,33 @@ def policy_of(lines: list[str]) -> dict[str, Any]:
     return {name: getattr(policy, name) for name in wanted}
 
 
+def scanners_of(lines: list[str]) -> TableScanners:
+    table = TableScanners()
+    for line in lines:
+        if line.startswith("& "):
+            address, text, says, *names = line[2:].split(" ")
+            result = ERRORS[says] if says in ERRORS else ScanResult(Advice[says], tuple(names))
+            table.add(address, text.encode(), result)
+    return table
+
+
+def layers_of(lines: list[str]) -> Iterator[Overlay]:
+    for line in lines:
+        if line.startswith("+ "):
+            name, _, fields = line[2:].partition(" ")
+            facts = {
+                "listener": "mx",
+                "over": "",
+                "domains": (name,),
+                "origin": f"layer of {name}",
+                "generation": 1,
+            }
+            yield msgspec.convert({**facts, **yaml.safe_load(fields)}, Overlay)
+
+
 def steps(lines: list[str]) -> Iterator[tuple[str, str]]:
     for line in lines:
-        if line and not line.startswith(("#", "%", "@", "!")):
+        if line and not line.startswith(("#", "%", "@", "!", "&", "+")):
             mark, _, text = line.partition(" ")
             yield mark, text
 
@@ -76,7 +104,9 @@ async def play(edge: Edge, client: Client, lines: list[str]) -> None:
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.txt")), ids=lambda path: path.stem)
 async def test_transcript(path: Path, make_edge: MakeEdge) -> None:
     lines = lines_of(path)
-    edge = await make_edge(**policy_of(lines))
+    edge = await make_edge(**policy_of(lines), scanners=scanners_of(lines))
+    if layers := tuple(layers_of(lines)):
+        edge.lay(*layers)
     for line in lines:
         if line.startswith("@ "):
             name, kind, record = line[2:].split(" ", 2)

@@ -27,6 +27,7 @@ EXAMPLES = [
 ]
 Document = dict[str, Any]
 
+BY_LABEL = {"selector": {"matchLabels": {"tier": "gold"}}}
 STATIC = {"source": {"type": "Static", "addresses": ["postmaster"]}}
 
 
@@ -36,6 +37,10 @@ def mail_domain(**spec: Any) -> Document:
 
 def relay_policy(**spec: Any) -> Document:
     return _object("RelayPolicy", {"target": {"type": "Listeners", "listeners": ["mx"]}, **spec})
+
+
+def of_domains(selection: Document, **spec: Any) -> Document:
+    return relay_policy(target={"type": "MailDomains", "mailDomains": selection}, **spec)
 
 
 def _object(kind: str, spec: Document) -> Document:
@@ -128,7 +133,34 @@ REFUSED: list[tuple[str, Document, str]] = [
     ("unknown field", mail_domain(recipient={}), 'strict decoding error: unknown field "spec.recipient"'),
     ("text for a truth", mail_domain(default="yes"), "spec.default: Invalid value"),
     ("no target", relay_policy(target=None), "spec.target: Required value"),
-    ("no listeners", relay_policy(target={"type": "Listeners"}), "spec.target.listeners: Required value"),
+    (
+        "no listeners",
+        relay_policy(target={"type": "Listeners"}),
+        "listeners is required with type Listeners",
+    ),
+    (
+        "listeners of a domain policy",
+        relay_policy(target={"type": "MailDomains", "mailDomains": {"names": ["a"]}, "listeners": ["mx"]}),
+        "listeners goes only with type Listeners",
+    ),
+    (
+        "names and selector",
+        of_domains({"names": ["a"], "selector": {"matchLabels": {"tier": "gold"}}}),
+        "exactly one of names and selector is expected",
+    ),
+    ("neither names nor selector", of_domains({}), "exactly one of names and selector is expected"),
+    ("a listener's exemptions", relay_policy(exemptions=["Dnsbl"]), "exemptions are a domain policy's"),
+    (
+        "a domain's allowExemptions",
+        of_domains({"names": ["a"]}, allowExemptions=["Dnsbl"]),
+        "allowExemptions is a listener policy's",
+    ),
+    (
+        "a Shadow's rollout",
+        relay_policy(mode="Shadow", rollout={"percent": 5}),
+        "a Shadow acts on nobody, so it has no rollout",
+    ),
+    ("more than all", relay_policy(rollout={"percent": 101}), "spec.rollout.percent: Invalid value: 101"),
     (
         "zero",
         relay_policy(connection={"perHost": {"concurrent": 0}}),
@@ -164,6 +196,8 @@ TAKEN: list[tuple[str, Document]] = [
     ),
     ("relay", mail_domain(delivery={"type": "Relay", "hosts": ["[mail.test]:26", "mx.test"]})),
     ("a policy with nothing", relay_policy()),
+    ("a domain's canary", of_domains(BY_LABEL, exemptions=["Dnsbl"], rollout={"percent": 5})),
+    ("a domain's Shadow", of_domains(BY_LABEL, mode="Shadow")),
     (
         "a policy with much",
         relay_policy(
@@ -257,8 +291,8 @@ def test_short_names_category_and_columns(api: ApiServer, namespace: str) -> Non
     both = api.kubectl("-n", namespace, "get", "gatepost", "-o", "name").split()
     assert domains[:7] == ["NAME", "DOMAIN", "DELIVERY", "ACCEPTED", "PROGRAMMED", "AGE", "it"]
     assert domains[7:9] == ["a.test", "Discard"]
-    assert policies[:6] == ["NAME", "LISTENERS", "ACCEPTED", "PROGRAMMED", "AGE", "it"]
-    assert policies[6] == '["mx"]'
+    assert policies[:8] == ["NAME", "TARGET", "LISTENERS", "MODE", "ACCEPTED", "PROGRAMMED", "AGE", "it"]
+    assert policies[8:10] == ["Listeners", '["mx"]']
     assert both == ["maildomain.gatepost.dev/it", "relaypolicy.gatepost.dev/it"]
     api.kubectl("-n", namespace, "delete", "gatepost", "--all")
 

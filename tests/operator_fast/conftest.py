@@ -31,7 +31,7 @@ from gatepost_operator.lease import Timing
 Document = dict[str, Any]
 
 # Short enough for a test, and no verdict hangs on it: each wait is for an event.
-FAST = Pace(bundle=0.0, tick=0.02, messages=0.05, settle=0.05)
+FAST = Pace(bundle=0.0, tick=0.02, messages=0.05, settle=0.05, quiet=0.05)
 QUICK = Timing(duration=1, valid=0.8, renew=0.05, retry=0.02)
 
 

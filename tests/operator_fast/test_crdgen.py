@@ -173,7 +173,7 @@ def test_the_columns_answer_whether_it_works() -> None:
     }
     assert columns == {
         "MailDomain": ["Domain", "Delivery", "Accepted", "Programmed", "Age"],
-        "RelayPolicy": ["Listeners", "Accepted", "Programmed", "Age"],
+        "RelayPolicy": ["Target", "Listeners", "Mode", "Accepted", "Programmed", "Age"],
     }
 
 

@@ -116,7 +116,7 @@ def test_a_policy_has_no_domain(bench: Bench, relay_policy: Make) -> None:
     bench.store(relay_policy("mx"))
     bench.judge(Moment(NOW, Edges()))
     (document,) = bench.documents.values()
-    assert set(document["status"]) == {"observedGeneration", "conditions"}
+    assert set(document["status"]) == {"observedGeneration", "conditions", "targets"}
 
 
 def test_what_is_as_it_should_be_is_not_written_again(bench: Bench, mail_domain: Make, relay_policy: Make) -> None:

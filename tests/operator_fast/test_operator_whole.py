@@ -20,7 +20,7 @@ from gatepost_operator.removal import ANNOTATION
 Document = dict[str, Any]
 Make = Callable[..., Document]
 LEASE = ("default", "mail-operator")
-FAST = Pace(bundle=0.0, tick=0.02, messages=0.05, settle=0.05)
+FAST = Pace(bundle=0.0, tick=0.02, messages=0.05, settle=0.05, quiet=0.05)
 
 
 async def on_the_log(world: Any) -> tuple[Head | None, Configuration | None]:

@@ -76,7 +76,37 @@ KINDS = (
         RelayPolicy,
         RelayPolicySpec,
         RelayPolicyStatus,
-        (("Listeners", "string", ".spec.target.listeners"), *_WORKS),
+        (
+            ("Target", "string", ".spec.target.type"),
+            ("Listeners", "string", ".spec.target.listeners"),
+            ("Mode", "string", ".spec.mode"),
+            *_WORKS,
+        ),
+        (
+            Rule(
+                ("target", "mailDomains"),
+                "has(self.names) != has(self.selector)",
+                "exactly one of names and selector is expected",
+            ),
+            Rule(
+                (),
+                "!has(self.exemptions) || self.target.type == 'MailDomains'",
+                "exemptions are a domain policy's (target MailDomains); a listener's has allowExemptions",
+                ".exemptions",
+            ),
+            Rule(
+                (),
+                "!has(self.allowExemptions) || self.target.type == 'Listeners'",
+                "allowExemptions is a listener policy's (target Listeners)",
+                ".allowExemptions",
+            ),
+            Rule(
+                (),
+                "!has(self.rollout) || !has(self.mode) || self.mode == 'Enforce'",
+                "a Shadow acts on nobody, so it has no rollout",
+                ".rollout",
+            ),
+        ),
     ),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from docgen.merge_page import merge_page
 from docgen.metrics_page import metrics_page
 from docgen.replies_page import replies_page
 from docgen.settings_page import settings_page
@@ -13,7 +14,12 @@ DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 
 
 def main() -> int:
-    pages = {"settings.md": settings_page(), "metrics.md": metrics_page(), "replies.md": replies_page()}
+    pages = {
+        "settings.md": settings_page(),
+        "metrics.md": metrics_page(),
+        "replies.md": replies_page(),
+        "merge-table.md": merge_page(),
+    }
     stale = []
     for name, text in pages.items():
         file = DOCS / name

@@ -35,6 +35,7 @@ class Fault(StrEnum):
     TRUNCATE_DROP = "tcdrop"  # over UDP an empty answer with TC; over TCP none
     AUTHENTIC = "ad"  # the real answer with the AD bit, as from a validating resolver
     WRONG_ID = "wrongid"  # the real answer with another query's id
+    GARBAGE = "garbage"  # the query's id and header, and behind it a name that points to itself
 
 
 class Query(NamedTuple):
@@ -200,6 +201,9 @@ class FakeDns(Running):
             case _:
                 reply.header.ad = 0
         self._fill(reply, _plain(query.q.qname), query.q.qtype)
+        if fault == Fault.GARBAGE:
+            # One question, one answer; 0xC00C is where it stands (RFC 1035, 4.1.4).
+            return int(query.header.id).to_bytes(2) + b"\x81\x80\0\1\0\1\0\0\0\0" + b"\xc0\x0c\0\1\0\1" * 2
         packed = bytes(reply.pack())
         if transport == "udp" and len(packed) > _udp_bytes(query):
             short = query.reply()

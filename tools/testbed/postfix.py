@@ -83,12 +83,20 @@ postlog unix-dgram n - n - 1 postlogd
 class Postfix(Running):
     """One Postfix in `folder`, a context manager. It takes mail for any user of DOMAIN, with its own fsyncs.
 
+    `inside` are words before its command, such as those of unshare.
+
     With `deliver` each message ends in the Maildir `mail/<user>/` of its folder, otherwise it is queued durably and
     then discarded. Attributes: `port` on 127.0.0.1, `mail` (the folder of the Maildirs), `server` (its master).
     """
 
     def __init__(
-        self, folder: Path, *, deliver: bool = True, users: Sequence[str] = ("user",), processes: int = 100
+        self,
+        folder: Path,
+        *,
+        deliver: bool = True,
+        users: Sequence[str] = ("user",),
+        processes: int = 100,
+        inside: Sequence[str] = (),
     ) -> None:
         if os.geteuid() != 0:
             raise ProvisionError("Postfix's master process runs as root only: run this as root")
@@ -121,7 +129,7 @@ class Postfix(Running):
         self.server = Server(
             "postfix",
             # What `postfix start-fg` does, without its shell script between the master and us.
-            ["/usr/lib/postfix/sbin/master", "-c", self._folder / "etc", "-s"],
+            [*inside, "/usr/lib/postfix/sbin/master", "-c", self._folder / "etc", "-s"],
             self._folder,
             ports=[self.port],
             death_signal="TERM",

@@ -90,9 +90,17 @@ they look nobody up, and so need none of the directories' secrets.
 {{-   if $secret }}
 {{-     $tls := dict "certificateFile" (printf "/etc/gatepost/tls/%s/tls.crt" $name) "keyFile" (printf "/etc/gatepost/tls/%s/tls.key" $name) }}
 {{-     if (default dict $listener.tls).implicit }}{{ $_ := set $tls "implicit" true }}{{ end }}
+{{-     $more := list }}
+{{-     range $place, $_ := (default dict $listener.tls).moreSecretNames }}
+{{-       $folder := printf "/etc/gatepost/tls/%s-%d" $name $place }}
+{{-       $more = append $more (dict "certificateFile" (printf "%s/tls.crt" $folder) "keyFile" (printf "%s/tls.key" $folder)) }}
+{{-     end }}
+{{-     if $more }}{{ $_ := set $tls "certificates" $more }}{{ end }}
+{{-     $clients := default dict (default dict $listener.tls).clientCaSecret }}
+{{-     if $clients.name }}{{ $_ := set $tls "clientCaFile" (printf "/etc/gatepost/tls/%s-clients/%s" $name (default "ca.crt" $clients.key)) }}{{ end }}
 {{-     $_ := set $entry "tls" $tls }}
-{{-   else if (default dict $listener.tls).implicit }}
-{{-     fail (printf "listeners.%s.tls.implicit needs a certificate: tls.secretName" $name) }}
+{{-   else if $listener.tls }}
+{{-     fail (printf "listeners.%s.tls needs a certificate: tls.secretName" $name) }}
 {{-   end }}
 {{-   range $key := list "proxyProtocol" "xclient" }}
 {{-     with (default dict (get $listener $key)).trustedNetworks }}{{ $_ := set $entry $key (dict "trustedNetworks" .) }}{{ end }}

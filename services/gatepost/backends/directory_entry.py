@@ -15,7 +15,9 @@ import msgspec
 from gatepost.core.address import AddressError, parse_address
 from gatepost.core.manifest.quantities import SIZE_PATTERN, size_bytes
 from gatepost.core.manifest.settings import AttributeMap
-from gatepost.core.ports.directory import Entry, EntryKind
+from gatepost.core.password import clear_password
+from gatepost.core.ports.directory import Account, Entry, EntryKind
+from gatepost.core.sasl_scram import parse_verifier
 
 Attributes = Mapping[str, Sequence[str]]  # names in lower case
 Dn = tuple[frozenset[tuple[str, str]], ...]
@@ -59,10 +61,36 @@ class EntryMap:
             attributes.members if members else "",
             attributes.enabled,
             attributes.login_enabled,
+            attributes.secure_login,
             attributes.group_name,
             "objectClass",
         )
         return list(dict.fromkeys(name for name in names if name))
+
+    @property
+    def secrets(self) -> list[str]:
+        """The attributes that only account() asks a server for."""
+        return [name for name in (self._map.scram_verifier, self._map.clear_password) if name]
+
+    def account(self, entry: Entry, attributes: Attributes, *more: str) -> Account:
+        """An account with its secrets, also from the attributes `more`, which may have other kinds of values."""
+        return Account(
+            entry,
+            tuple(
+                value
+                for value in self._secrets(attributes, self._map.scram_verifier, *more)
+                if parse_verifier(value) is not None
+            ),
+            tuple(
+                clear
+                for value in self._secrets(attributes, self._map.clear_password, *more)
+                if (clear := clear_password(value))
+            ),
+        )
+
+    def _secrets(self, attributes: Attributes, *names: str) -> list[str]:
+        """Values as they are: spaces belong to a password."""
+        return [value for name in dict.fromkeys(filter(None, names)) for value in attributes.get(name.lower(), ())]
 
     def read(self, dn: str, attributes: Attributes) -> MappedEntry:
         """Map one entry. What cannot be read (an address that is none, a quota that is no size) is left out.
@@ -87,6 +115,7 @@ class EntryMap:
             quota_bytes=_size(self._first(attributes, self._map.quota_bytes)) or None,
             quota_used_bytes=_size(self._first(attributes, self._map.quota_used_bytes)),
             reference=dn,
+            secure_login=self._has(attributes, self._map.secure_login, self._map.secure_login_values),
         )
         return MappedEntry(entry, tuple(names), tuple(self._values(attributes, self._map.members)))
 

@@ -28,6 +28,7 @@ from gatepost.core.address import Address, AddressError, parse_address
 from gatepost.core.manifest.settings import LdifSettings
 from gatepost.core.password import check_password, is_checkable, is_costly
 from gatepost.core.ports.directory import (
+    Account,
     DirectoryUnavailable,
     Entry,
     EntryKind,
@@ -50,6 +51,7 @@ class _Content(msgspec.Struct, frozen=True):
     by_dn: dict[Dn, MappedEntry]
     by_name: dict[str, MappedEntry]
     passwords: dict[str, tuple[str, ...]]  # by reference
+    accounts: dict[str, Account]  # by reference
     sample_password: str
 
 
@@ -103,6 +105,11 @@ class LdifDirectory:
             return Login(LoginVerdict.LOGIN_DISABLED)
         return Login(LoginVerdict.ACCEPTED, account.entry)
 
+    async def account(self, login: str) -> Account | None:
+        content = self._current()
+        found = _account(content, login)
+        return None if found is None else content.accounts[found.entry.reference]
+
     def _current(self) -> _Content:
         if self._content is None:
             raise DirectoryUnavailable(f"{self._path} has not been read")
@@ -138,16 +145,20 @@ class LdifDirectory:
         claims: dict[str, list[MappedEntry]] = {}
         names: dict[str, list[MappedEntry]] = {}
         passwords: dict[str, tuple[str, ...]] = {}
+        accounts: dict[str, Account] = {}
         for raw in read_ldif(data, str(self._path)):
             mapped = self._map.read(raw.dn, raw.attributes)
             by_dn[parse_dn(raw.dn)] = mapped
             for key in mapped.entry.addresses:
                 claims.setdefault(key, []).append(mapped)
             if mapped.entry.kind is EntryKind.ACCOUNT:
+                accounts[raw.dn] = self._map.account(mapped.entry, raw.attributes, "userPassword")
                 for name in mapped.names:
                     names.setdefault(name.lower(), []).append(mapped)
             passwords[raw.dn] = tuple(
-                value for value in raw.attributes.get("userpassword", ()) if is_checkable(value)
+                value
+                for value in (*raw.attributes.get("userpassword", ()), *_verifiers(accounts.get(raw.dn)))
+                if is_checkable(value)
             )
         for key, claimants in claims.items():
             if len(claimants) > 1:
@@ -157,6 +168,7 @@ class LdifDirectory:
             by_dn=by_dn,
             by_name={name: best for name, items in names.items() if (best := prefer(items))},
             passwords=passwords,
+            accounts=accounts,
             sample_password=next((value for values in passwords.values() for value in values), ""),
         )
 
@@ -172,6 +184,10 @@ def _account(content: _Content, login: str) -> MappedEntry | None:
         return None
     found = content.by_dn[parse_dn(entry.reference)] if entry else None
     return found if found and found.entry.kind is EntryKind.ACCOUNT else None
+
+
+def _verifiers(account: Account | None) -> Sequence[str]:
+    return () if account is None else account.verifiers
 
 
 async def _any_fits(stored: Sequence[str], password: str) -> bool:

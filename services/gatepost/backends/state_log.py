@@ -33,6 +33,7 @@ from gatepost.telemetry import metrics
 TAKE_HEADER: Final = "take"
 
 FETCH_LIMIT_S: Final = 1.0
+BEHIND_LIMIT_S: Final = 0.05  # until it has read to the end: an empty topic answers nothing
 # A follower that does not even come back from fetch() is given up and replaced.
 HANGING_S: Final = 30.0
 RETRY_S: Final = 1.0
@@ -337,7 +338,7 @@ class LogState:
         self._caught_up = False
         while True:
             async with asyncio.timeout(HANGING_S):
-                records = await follower.fetch(FETCH_LIMIT_S)
+                records = await follower.fetch(FETCH_LIMIT_S if self._caught_up else BEHIND_LIMIT_S)
             for record in records:
                 self._apply(record)
             self._caught_up = self._caught_up or follower.caught_up

@@ -7,6 +7,8 @@ setting asks for it, so that a pod carries no library that it does not use.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -14,19 +16,25 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from gatepost.backends.content_log import ContentLog
 from gatepost.backends.events_log import EventsLog
 from gatepost.cli.log_instance import check_instance
+from gatepost.core.envelope import Destination
+from gatepost.core.hosts import HostError, parse_host
 from gatepost.core.manifest.quantities import size_bytes
 from gatepost.core.manifest.read import ManifestError
 from gatepost.core.manifest.settings import DirectorySettings, Settings
+from gatepost.core.ports.call_ahead import CallAhead
 from gatepost.core.ports.configuration import ConfigurationSource
 from gatepost.core.ports.directory import Directory, DirectoryUnavailable
 from gatepost.core.ports.log import Log, LogMisconfigured, LogUnavailable, TopicSpec
 from gatepost.core.ports.resolver import Resolver
+from gatepost.core.ports.scanner import Scanners
 from gatepost.core.ports.store import Store
+from gatepost.core.ports.transport import HostPort
 from gatepost.core.rights import rights_of
 from gatepost.core.tables import Tables
 from gatepost.core.topics import Topics
@@ -34,9 +42,11 @@ from gatepost.edge.server import EdgeServer
 from gatepost.mailbox.service import MailboxDependencies, MailboxService
 from gatepost.relay.retry_reader import RetryReader
 from gatepost.relay.service import RelayDependencies, RelayService
+from gatepost.relay.targets import NoTarget, find_targets
 from gatepost.router.near import NearStores
 from gatepost.router.service import Router, RouterDependencies
 from gatepost.telemetry import metrics
+from gatepost.telemetry.health import Route
 from gatepost.telemetry.tracing import Tracer
 from gatepost.work.content_trimming import ContentTrimmer
 from gatepost.work.quarantine import Quarantine
@@ -49,6 +59,20 @@ _log = structlog.get_logger()
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def own_names(settings: Settings) -> frozenset[str]:
+    """Names and addresses besides the host name by which MX records mean us: the settings', and the listeners'."""
+    found = set()
+    for text in settings.relay.own_names:
+        with contextlib.suppress(HostError):
+            found.add(parse_host(f"[{text.strip('[]')}]").host)
+    for listener in settings.listeners:
+        with contextlib.suppress(ValueError):
+            address = ipaddress.ip_address(listener.address.rpartition(":")[0].strip("[]"))
+            if not (address.is_unspecified or address.is_loopback):
+                found.add(str(address))
+    return frozenset(found)
 
 
 class Assembly:
@@ -74,6 +98,7 @@ class Assembly:
         self.events = EventsLog(self.log, self.topics.events, share=settings.telemetry.event_sampling)
         self.directories: dict[str, Directory] = {}
         self._maildirs: dict[str, Store] = {}
+        self.admin_routes: list[Route] = []
         self.store_name = ""  # of a mailbox process
         self.configuration: ConfigurationSource | None = None
 
@@ -148,6 +173,11 @@ class Assembly:
             self.directories[name] = made
 
     def _directory(self, directory: DirectorySettings) -> Directory:
+        if directory.password_program is not None and self.service != "router":  # which checks no passwords
+            from gatepost.backends.password_program import ProgramDirectory
+
+            inner = self._directory(msgspec.structs.replace(directory, password_program=None))
+            return ProgramDirectory(inner, directory.password_program)
         if directory.ldap is not None:
             from gatepost.backends.directory_ldap import LdapDirectory
 
@@ -169,6 +199,24 @@ class Assembly:
         self._stack.push_async_callback(resolver.close)
         return resolver
 
+    async def call_ahead(self) -> CallAhead:
+        """Asks next hosts for recipients, found as the relay finds them."""
+        from gatepost.backends.call_ahead import SmtpCallAhead
+
+        resolver, settings = await self.resolver(), self.settings
+        port, own = settings.relay.smtp_port, own_names(settings)
+
+        async def find(hop: str) -> Sequence[HostPort]:
+            try:
+                return await find_targets(resolver, Destination(hosts=(hop,)), settings.hostname, port, own)
+            except NoTarget as nowhere:
+                _log.warning("call_ahead.no_host", host=hop, reason=str(nowhere))
+                return ()
+
+        asking = SmtpCallAhead(find, settings.hostname)
+        self._stack.push_async_callback(asking.close)
+        return asking
+
     async def edge(self) -> EdgeServer:
         from gatepost.backends.access_file import AccessFiles
         from gatepost.backends.ban_requests import BanRequests
@@ -183,6 +231,11 @@ class Assembly:
             requests = BanRequests(self.state, state, self.events, now_ms)
             await requests.start()
             self._stack.push_async_callback(requests.close)
+        if self.settings.admin.pop_before_smtp_token_file:
+            from gatepost.backends.pop_logins import PopLogins
+
+            token = self.base / self.settings.admin.pop_before_smtp_token_file
+            self.admin_routes += PopLogins(state, token, now_ms).routes
         access = AccessFiles(self.base)
         await access.start()
         self._stack.push_async_callback(access.close)
@@ -199,8 +252,18 @@ class Assembly:
                 settings=self.settings,
                 now_ms=now_ms,
                 access=access,
+                call_ahead=await self.call_ahead(),
+                scanners=self.scanners(),
             )
         )
+
+    def scanners(self) -> Scanners:
+        """Spam and virus scanners; nothing is connected before a policy asks for it."""
+        from gatepost.backends.scanners import RealScanners
+
+        scanners = RealScanners()
+        self._stack.push_async_callback(scanners.close)
+        return scanners
 
     async def router(self, *, near: bool = False) -> Router:
         """With `near`, copies for the Maildir stores that were opened before go straight into them."""
@@ -241,6 +304,7 @@ class Assembly:
                 smtp_port=self.settings.relay.smtp_port,
                 concurrent_per_site=self.settings.relay.connections_per_site,
                 now_ms=now_ms,
+                own=own_names(self.settings),
             )
         )
         return service, RetryReader(self.log, self.topics, self.quarantine, now_ms)

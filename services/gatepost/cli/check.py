@@ -10,8 +10,10 @@ from gatepost.backends.access_file import read_access_file
 from gatepost.backends.config_dir import SETTINGS_FILE, compile_directory
 from gatepost.backends.settings_file import load_settings
 from gatepost.core.access.entry import AccessError
+from gatepost.core.compile import Compiled, Status
 from gatepost.core.compile.surroundings import surroundings
 from gatepost.core.configuration import Configuration
+from gatepost.core.manifest.object import ObjectKey
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +28,10 @@ def run(options: argparse.Namespace) -> int:
     rows = [
         {
             "object": str(key),
+            "targets": [
+                {"kind": each.kind, "name": each.name, "reason": each.condition.reason}
+                for each in compiled.targets.get(key, ())
+            ],
             "conditions": [
                 {"type": c.type, "status": c.status.value, "reason": c.reason, "message": c.message}
                 for c in conditions
@@ -44,16 +50,27 @@ def run(options: argparse.Namespace) -> int:
             print(f"{key}: {bad[key].reason}: {bad[key].message}" if key in bad else f"{key}: ok")
             for warning in compiled.warnings.get(key, ()):
                 print(f"  warning: {warning}")
+            for text in _conflicts(compiled, key) if key not in bad else ():
+                print(f"  {text}")
         for file, (size, fault) in tables.items():
             print(f"access table {file}: {fault or f'{size} rules'}")
         print(f"{len(compiled.conditions)} objects, {len(bad)} refused")
     return 0 if ok else 1
 
 
+def _conflicts(compiled: Compiled, key: ObjectKey) -> list[str]:
+    """The targets for which an object that is in force for others is not."""
+    return [
+        f"not for {each.kind} {each.name}: {each.condition.reason}: {each.condition.message}"
+        for each in compiled.targets.get(key, ())
+        if each.condition.status is Status.FALSE
+    ]
+
+
 def _access_tables(directory: Path, configuration: Configuration) -> dict[str, tuple[int | None, str]]:
     """File -> number of rules, or None and the fault; of every table that a policy names."""
     found: dict[str, tuple[int | None, str]] = {}
-    for policy in configuration.listeners:
+    for policy in (*configuration.listeners, *(beside.policy for beside in configuration.beside)):
         for table in policy.access.tables if policy.access is not None else ():
             try:
                 found[table.file] = (read_access_file(directory / table.file).size, "")

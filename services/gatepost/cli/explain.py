@@ -1,4 +1,4 @@
-"""`gatepost explain`: the policy in force of each listener and domain, every value with where it comes from.
+"""`gatepost explain`: the policies of each listener and domain, every value with where it comes from.
 
 The origin is found by trying: what changes in the compiled policy when a field of the object is left out is that
 field's doing. So no list has to be kept beside the types, and a new field explains itself.
@@ -21,9 +21,12 @@ from gatepost.backends.settings_file import load_settings
 from gatepost.core.compile import Compiled
 from gatepost.core.compile.conditions import Rejection
 from gatepost.core.compile.domain import compile_domain
+from gatepost.core.compile.ground import Surroundings
+from gatepost.core.compile.layers import Base, compile_overlay
 from gatepost.core.compile.policy import compile_policy
 from gatepost.core.compile.surroundings import surroundings
 from gatepost.core.configuration import DomainConfig, ListenerPolicy
+from gatepost.core.configuration_layers import Overlay
 from gatepost.core.domain import DomainError, canonical_domain
 from gatepost.core.manifest.documents import read_object
 from gatepost.core.manifest.mail_domain import MailDomain
@@ -32,7 +35,7 @@ from gatepost.core.manifest.read import ManifestError, load_yaml
 from gatepost.core.manifest.relay_policy import RelayPolicy
 from gatepost.core.manifest.settings import Settings
 
-_IDENTITY: Final = frozenset({"listener", "origin", "generation", "domain"})
+_IDENTITY: Final = frozenset({"listener", "origin", "generation", "domain", "over", "domains", "shadow", "percent"})
 MOST_SHOWN: Final = 200  # characters of a value on the terminal; json has all of it
 
 Value = Any
@@ -47,6 +50,8 @@ class Row(msgspec.Struct, frozen=True):
     default: str = ""
     file: str = ""
     fields: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    """In a layer: what the listener's policy has to do with it, as file and field."""
 
 
 class Explained(msgspec.Struct, frozen=True):
@@ -57,6 +62,8 @@ class Explained(msgspec.Struct, frozen=True):
     rows: tuple[Row, ...]
     same: tuple[str, ...] = ()
     """Fields that are set to what is the default anyway."""
+    layer: str = ""
+    """Shadow or canary; and what a domain's policy lies over."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,10 +97,12 @@ def _explained(
     for policy in compiled.configuration.listeners:
         if both or policy.listener == options.listener:
             yield _listener(policy, settings, documents)
+            yield from _beside(policy.listener, compiled, settings, documents)
     wanted = _canonical(options.domain) if options.domain else ""
     for domain in compiled.configuration.domains:
         if both or wanted in (domain.domain, *domain.alias_domains):
             yield _domain(domain, settings, documents)
+            yield from _layers(domain.domain, compiled, settings, documents)
 
 
 def _canonical(text: str) -> str:
@@ -124,9 +133,65 @@ def _listener(policy: ListenerPolicy, settings: Settings, documents: dict[str, t
     def again(document: Document) -> Value:
         manifest = read_object(document, "")
         assert isinstance(manifest, RelayPolicy)
-        return compile_policy(manifest, policy.listener, role, tuple(settings.directories))[0]
+        mechanisms = surroundings(settings, any_namespace=True).mechanisms
+        return compile_policy(manifest, policy.listener, role, tuple(settings.directories), mechanisms)[0]
 
     return _object("listener", name, policy, default, again, documents[policy.origin])
+
+
+def _beside(
+    listener: str, compiled: Compiled, settings: Settings, documents: dict[str, tuple[str, Document]]
+) -> Iterator[Explained]:
+    """The Shadow or the canary beside a listener's policy."""
+    for beside in compiled.configuration.beside:
+        if beside.policy.listener == listener:
+            layer = _mode(beside.shadow, beside.percent)
+            yield msgspec.structs.replace(_listener(beside.policy, settings, documents), layer=layer)
+
+
+def _mode(shadow: bool, percent: int) -> str:
+    if shadow:
+        return "Shadow: decides and records, never acts"
+    return f"canary: {percent} % of the clients" if percent < 100 else ""
+
+
+def _layers(
+    domain: str, compiled: Compiled, settings: Settings, documents: dict[str, tuple[str, Document]]
+) -> Iterator[Explained]:
+    """What domains' policies lay over listeners' for recipients of a domain."""
+    around = surroundings(settings, any_namespace=True)
+    for overlay in compiled.configuration.overlays:
+        if domain in overlay.domains:
+            yield _layer(domain, overlay, around, documents)
+
+
+def _layer(
+    domain: str, overlay: Overlay, around: Surroundings, documents: dict[str, tuple[str, Document]]
+) -> Explained:
+    file, above = documents[overlay.origin]
+    below_file, below = documents.get(overlay.over, ("", None))
+
+    def again(below: Document | None, above: Document) -> Value:
+        manifest = read_object(above, "")
+        listener = None if below is None else read_object(below, "")
+        assert isinstance(manifest, RelayPolicy)
+        assert listener is None or isinstance(listener, RelayPolicy)
+        base = Base(ListenerPolicy(overlay.listener, overlay.over), None if listener is None else listener.spec)
+        return compile_overlay(manifest, overlay.domains, base, around)
+
+    name = f"recipients of {domain} at listener {overlay.listener}"
+    found = _object("layer", name, overlay, "default", lambda changed: again(below, changed), (file, above))
+    over = f"over {overlay.over}" if overlay.over else "over the defaults of the listener"
+    layer = "; ".join(filter(None, (over, _mode(overlay.shadow, overlay.percent))))
+    if below is None:
+        return msgspec.structs.replace(found, layer=layer)
+    lower = _object("layer", name, overlay, "default", lambda changed: again(changed, above), (below_file, below))
+    fields = {row.name: row.fields for row in lower.rows}
+    rows = tuple(
+        msgspec.structs.replace(row, also=tuple(f"{below_file}: {field}" for field in fields[row.name]))
+        for row in found.rows
+    )
+    return msgspec.structs.replace(found, rows=rows, layer=layer)
 
 
 def _domain(config: DomainConfig, settings: Settings, documents: dict[str, tuple[str, Document]]) -> Explained:
@@ -141,7 +206,7 @@ def _domain(config: DomainConfig, settings: Settings, documents: dict[str, tuple
 def _object(  # the parts of one explanation, each needed once
     kind: str,
     name: str,
-    config: ListenerPolicy | DomainConfig,
+    config: ListenerPolicy | DomainConfig | Overlay,
     default: str,
     again: Callable[[Document], Value],
     written: tuple[str, Document],
@@ -158,7 +223,7 @@ def _object(  # the parts of one explanation, each needed once
         if changed is None:  # without it there would be no such part, or no object
             needed.append(path)
             continue
-        if not changed and path != ("spec", "target"):
+        if not changed and path not in _NO_VALUE:
             same.append(field)
         for attribute in changed:
             if field not in causes.setdefault(attribute, []):
@@ -188,6 +253,10 @@ def _alone(document: Document, path: tuple[str, ...]) -> bool:
     return len(path) > 2 and len(part) == 1
 
 
+# Which layer it is: no value of the compiled policy says that.
+_NO_VALUE: Final = frozenset(
+    {("spec", "target"), ("spec", "mode"), ("spec", "rollout", "percent"), ("spec", "allowExemptions")}
+)
 _WHOLE: Final = frozenset({("spec", "recipients", "aliases"), ("spec", "recipients", "roleAddresses")})
 
 
@@ -248,12 +317,14 @@ def _text(one: Explained) -> str:
     head = f"{one.kind} {one.name}: " + (
         f"{one.object} in {one.file}" if one.object else "no object, defaults only"
     )
+    head += f" ({one.layer})" if one.layer else ""
     width = max((len(row.name) for row in one.rows), default=0)
     lines = [head]
     for row in one.rows:
         shown = json.dumps(row.value, ensure_ascii=False)
         shown = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}... ({len(shown)} characters)"
-        origin = f"{row.file}: {', '.join(row.fields)}" if row.fields else row.default
+        own = (f"{row.file}: {', '.join(row.fields)}",) if row.fields else ()
+        origin = "; ".join((*own, *row.also)) or row.default
         lines.append(f"  {row.name:{width}} = {shown}   [{origin}]")
     if one.same:
         lines.append(f"  set to what is the default: {', '.join(one.same)}")

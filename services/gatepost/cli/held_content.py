@@ -45,12 +45,12 @@ async def _whole(log: Log | SqliteLogView, topics: Topics, item: Item) -> bytes 
     envelope: Envelope = item.envelope
     head = envelope.prepend.encode("utf-8", "surrogateescape")
     if envelope.content is None:
-        return head + leaving_bytes(item.inline, envelope.strip)
+        return head + leaving_bytes(item.inline, envelope.strip, envelope.insert)
     try:
         body = await ContentLog(log, topics.content_transit).read(envelope.content, READ_LIMIT_S)  # type: ignore[arg-type]
     except (LogGap, ContentDamaged):
         return None
     try:
-        return head + leaving(body, envelope.strip).whole()
+        return head + leaving(body, envelope.strip, envelope.insert).whole()
     finally:
         body.close()

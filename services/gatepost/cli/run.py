@@ -52,7 +52,9 @@ async def _main(directory: Path, settings: Settings, stop: asyncio.Event) -> Non
         )
         await edge.start()
         health = HealthServer(
-            settings.admin.address, {"configuration": parts.not_configured, "edge": edge.not_ready}
+            settings.admin.address,
+            {"configuration": parts.not_configured, "edge": edge.not_ready},
+            routes=parts.admin_routes,
         )
         await health.start()
         gauge = BacklogGauge(parts.log, all_queues(parts.topics, settings.stores), now_ms)

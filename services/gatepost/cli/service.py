@@ -70,7 +70,7 @@ async def _main(file: Path, settings: Settings, service: str, build: Build, stop
         await parts.start_directories()
         running = await build(parts)
         ready = {"configuration": parts.not_configured, **running.ready}
-        health = HealthServer(settings.admin.address, ready)
+        health = HealthServer(settings.admin.address, ready, routes=parts.admin_routes)
         await health.start()
         try:
             if running.early is not None:

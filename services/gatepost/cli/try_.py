@@ -201,6 +201,8 @@ async def _try(
                 settings=tried,
                 now_ms=now_ms,
                 access=tables,
+                call_ahead=await parts.call_ahead(),
+                scanners=parts.scanners(),
             )
         )
         edge.on_configuration(Tables(compiled.configuration))

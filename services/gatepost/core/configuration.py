@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from gatepost.core.call_ahead import CallAheadPlan
 from gatepost.core.checks.access import AccessConfig
 from gatepost.core.checks.auth_failures import AuthFailures
 from gatepost.core.checks.authentication import AuthenticationPolicy
@@ -20,12 +21,13 @@ from gatepost.core.checks.dnsbl import DnsblPolicy
 from gatepost.core.checks.greylist import GreylistPolicy
 from gatepost.core.checks.harvest import HarvestPolicy
 from gatepost.core.checks.helo import HeloPolicy
-from gatepost.core.checks.local_sender import LocalSenderPolicy
+from gatepost.core.checks.local_sender import OFF, LocalSenderPolicy
 from gatepost.core.checks.message_rates import MessageRates
 from gatepost.core.checks.reverse_dns import ReverseDns
 from gatepost.core.checks.sender_domain import SenderDomainPolicy
 from gatepost.core.checks.spam_traps import SpamTrapPolicy
-from gatepost.core.configuration_content import ContentPolicy
+from gatepost.core.configuration_content import NOTHING, ContentPolicy
+from gatepost.core.configuration_layers import Overlay
 from gatepost.core.configuration_tls import NO_RIGHTS, CertificateRights
 from gatepost.core.manifest.mail_domain import UnknownAction
 from gatepost.core.manifest.object import ObjectKey
@@ -63,7 +65,10 @@ class DeliveryPlan(_Part, frozen=True):
 
 
 class DomainConfig(_Part, frozen=True):
-    """One MailDomain. Addresses are Address keys; `source_kind` is Directory, Static or Any."""
+    """One MailDomain. Addresses are Address keys; `source_kind` is Directory, Static or Any.
+
+    `call_ahead`: of Any those that the next host takes.
+    """
 
     domain: str
     origin: str
@@ -85,6 +90,7 @@ class DomainConfig(_Part, frozen=True):
     helo_name: str = ""
     retry: RetryPlan = RetryPlan()
     masquerade: MasqueradePlan | None = None
+    call_ahead: CallAheadPlan | None = None
 
 
 class ClientRule(_Part, frozen=True):
@@ -115,6 +121,8 @@ class ListenerPolicy(_Part, frozen=True):
     auth_sender_match: SenderMatch = SenderMatch.STRICT
     auth_directory: str = ""
     auth_failures: AuthFailures | None = None
+    secondary_for: tuple[str, ...] = ()
+    pop_before_smtp: float = 0.0  # the window; 0: off
     max_recipients: int = 100  # RFC 5321 4.5.3.1.8: at least 100
     errors_before_disconnect: int = 20
     errors_before_delay: int = 3
@@ -138,15 +146,18 @@ class ListenerPolicy(_Part, frozen=True):
     access: AccessConfig | None = None
     authentication: AuthenticationPolicy | None = None
     sender_domain: SenderDomainPolicy = SenderDomainPolicy()
-    local_sender: LocalSenderPolicy = LocalSenderPolicy()
+    local_sender: LocalSenderPolicy = OFF
     message_rates: MessageRates | None = None
     spam_traps: SpamTrapPolicy | None = None
-    content: ContentPolicy = ContentPolicy()
+    content: ContentPolicy = NOTHING  # this very one is left out of what is written
 
-    @property
-    def looks_at_content(self) -> bool:
-        """Whether more is judged at the end of a message than its form."""
-        return not (self.authentication is None and self.spam_traps is None and self.content.is_empty)
+
+class Beside(_Part, frozen=True):
+    """A policy beside the one that a listener enforces: a Shadow, or a canary for `percent` of the clients."""
+
+    policy: ListenerPolicy
+    shadow: bool = False
+    percent: int = 0
 
 
 class Configuration(_Part, frozen=True):
@@ -157,6 +168,10 @@ class Configuration(_Part, frozen=True):
     listeners: tuple[ListenerPolicy, ...]
     objects: dict[str, int] = {}
     """Each object that is contained -> its generation; what Programmed is about."""
+    beside: tuple[Beside, ...] = ()
+    """At most one for each listener."""
+    overlays: tuple[Overlay, ...] = ()
+    """For each domain, listener and policy of it at most one that is enforced and one beside it."""
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self, order="sorted")

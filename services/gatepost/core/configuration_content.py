@@ -6,9 +6,19 @@ from typing import Final
 
 import msgspec
 
+from gatepost.core.checks.attachments import AttachmentPolicy
+from gatepost.core.checks.charset import CharsetPolicy
+from gatepost.core.checks.header_rules import HeaderRule
+from gatepost.core.checks.scanners import ScannerPolicy
+
 
 class ContentPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
     """Judged behind the final dot, for all recipients with the same policy at once."""
+
+    scanners: tuple[ScannerPolicy, ...] = ()
+    headers: tuple[HeaderRule, ...] = ()
+    charset: CharsetPolicy | None = None
+    attachments: AttachmentPolicy | None = None
 
     @property
     def is_empty(self) -> bool:

@@ -70,7 +70,10 @@ def _entity(header: bytes, body: bytes, default: bytes, depth: int) -> bytes:
 
 def _quoted_printable(body: bytes) -> bytes:
     """RFC 2045 6.7. No line begins with a hyphen: a line that was cut could else look like a delimiter of parts."""
-    encoded = binascii.b2a_qp(body, istext=True).replace(b"\r\n-", b"\r\n=2D")
+    encoded = binascii.b2a_qp(body, istext=True)
+    if b"\n" not in body:  # without a line end to go by, it cuts lines as Unix has them
+        encoded = encoded.replace(b"\n", b"\r\n")
+    encoded = encoded.replace(b"\r\n-", b"\r\n=2D")
     return b"=2D" + encoded[1:] if encoded.startswith(b"-") else encoded
 
 

@@ -111,8 +111,8 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
     `size` and `sha256` are of the message as received. `received_ms` is the acceptance time. `prepend` are
     complete header lines with CRLF, newest first, to be written in front of the message. `tags` are what checks
     noted ("check: reason"); `quarantine` is the reason for which no recipient's copy is delivered.
-    `strip` are spans (offset, octets) of the message as received, in order, that are left out when it leaves
-    (core/leaving.py).
+    `strip` are spans (offset, octets) of the message as received, in order, that are left out when it leaves, and
+    `insert` texts (offset, text) that stand there then (core/leaving.py).
     """
 
     v: int
@@ -136,6 +136,7 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
     tags: tuple[str, ...] = ()
     quarantine: str = ""
     strip: tuple[tuple[int, int], ...] = ()
+    insert: tuple[tuple[int, str], ...] = ()
 
     @property
     def is_bounce(self) -> bool:

@@ -16,6 +16,7 @@ DISCARDED: Final = "discarded"
 QUARANTINED: Final = "quarantined"
 ALARM: Final = "alarm"
 JUDGED: Final = "judged"
+SHADOWED: Final = "shadowed"
 LISTED: Final = "listed"
 BANNED: Final = "banned"
 UNBANNED: Final = "unbanned"
@@ -32,6 +33,7 @@ MEANING: Final[dict[str, str]] = {
     DISCARDED: "dropped because a policy says so",
     QUARANTINED: "stopped and kept for a person to look at",
     JUDGED: "a check found something about a client, its greeting or its sender; the action says what follows",
+    SHADOWED: "a policy in Shadow would have decided this; nothing was done because of it",
     LISTED: "one of our own addresses is on a list of bad senders: others may refuse our mail",
     BANNED: "kept away for a while at all edges: a network or a sender; an account is slowed down",
     UNBANNED: "an administrator has lifted a ban",

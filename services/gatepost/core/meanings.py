@@ -124,6 +124,27 @@ CHECKS: Final[dict[str, Meaning]] = {
         "`gatepost bans list` has the cause and the session's id, `gatepost bans remove` lifts it. Put a partner "
         "into `connection.allow`.",
     ),
+    "spam-trap": Meaning(
+        "The message names an address that was planted for collectors of addresses (`spamTraps`), or such a "
+        "message was sent by this sender before.",
+        "Remove addresses from your lists that nobody gave to you; write to postmaster if it is an error.",
+        "The event `verdict` names the trap and the sender. `gatepost bans list` shows what it led to; a partner "
+        "belongs into `connection.allow`, which is never banned.",
+    ),
+    "message-rate": Meaning(
+        "More messages than `recipients.rates` allows went to this mailbox, came from this sender or from this "
+        "network within the window.",
+        "Nothing: your server tries again. If you send to very many, send more slowly.",
+        "The code tells which: 4.2.1 the mailbox, 4.7.1 the sender or the client, as the text says. A list server "
+        "belongs into `connection.allow`; else it may be an attack on one mailbox.",
+    ),
+    "local-sender": Meaning(
+        "The sender's domain is served here, and the client is a stranger (`senders.spoofedLocal`) or there is no "
+        "such address (`senders.localMustExist`).",
+        "Log in at your own mail server to send; check the sender's address in your mail program.",
+        "A service that sends in your domain's name belongs into its SPF record, or gets a login. 451: the "
+        "directory did not answer.",
+    ),
     "greylist": Meaning(
         "This network, sender and recipient have not met before (`recipients.greylist`), or the client came back "
         "before the seconds that the reply names were over.",
@@ -227,7 +248,8 @@ CHECKS: Final[dict[str, Meaning]] = {
         "Login is needed, not possible here, not encrypted, or was refused. Wrong passwords and unknown names get "
         "the same answer.",
         "Check server name, port 587 with STARTTLS, full login name and password.",
-        "The event of the session says which. `directories.*.attributes.loginEnabled` can forbid a login.",
+        "The metric gatepost_edge_auth_total says which: NothingStored is a hash that the mechanism cannot use, "
+        "MechanismTooWeak an account with `attributes.secureLogin`, LoginDisabled one with `loginEnabled` off.",
     ),
     "xclient": Meaning(
         "A trusted proxy said by XCLIENT whose session it passes on, in a way or at a time that cannot be.",
@@ -265,6 +287,12 @@ CHECKS: Final[dict[str, Meaning]] = {
         "Nothing: a mail server sends to the rest in another message. By hand: send to fewer at once.",
         "Raise the limit for list servers of your own.",
     ),
+    "content-policy": Meaning(
+        "The recipient's domain judges content by other rules than the first recipient's, and one reply is for all "
+        "recipients of a message.",
+        "Nothing: a mail server sends to this recipient again in another message.",
+        "Nothing. Domains share messages whose policies judge header, content and authentication alike.",
+    ),
     "recipient": Meaning(
         "The recipient is unknown in a domain of ours, or switched off.",
         "Check the spelling of the address; ask the person by another way.",
@@ -276,9 +304,10 @@ CHECKS: Final[dict[str, Meaning]] = {
         "Tell the user, or raise the quota in the directory.",
     ),
     "directory": Meaning(
-        "The directory (LDAP or file) does not answer, so nobody knows whether the recipient exists.",
+        "The directory, or the next host that is asked (CallAhead), does not answer: is there such a recipient?",
         "Nothing: the sending server tries again.",
-        "Look at the line directory.waits; mend LDAP. Replicas in `directories.*.ldap.urls` help.",
+        "Look at the lines directory.waits and call_ahead.failed; mend LDAP or the host. Replicas in "
+        "`directories.*.ldap.urls` help, a longer `cache.stale` for CallAhead.",
     ),
     "access": Meaning(
         "A rule of the policy's `access` names the client, its greeting, the sender or the recipient.",
@@ -299,7 +328,8 @@ CHECKS: Final[dict[str, Meaning]] = {
     "relay": Meaning(
         "The recipient's domain is not ours, and the client may not send on through us.",
         "In a mail program: log in (port 587). For a server: you reached the wrong host; check the domain's MX.",
-        "A served domain needs a MailDomain; own clients AUTH, or `relay.clients` (network and sender domain).",
+        "A served domain needs a MailDomain, a friend's one `relay.secondaryFor`; own clients AUTH, or "
+        "`relay.clients` (network and sender domain): docs/relaying.md.",
     ),
     # -- the message
     "header-size": Meaning(
@@ -324,6 +354,25 @@ CHECKS: Final[dict[str, Meaning]] = {
         "A list that changed a message? Put its domain into `arc.trustedSealers`, or use Quarantine, not Reject. "
         "451: the DNS did not answer and `tempError` is Tempfail.",
     ),
+    "header-rule": Meaning(
+        "A field of the message's header matches a rule of the administrator (`headers`), or lacks what one wants.",
+        "Change the field that the reply is about, as a rule the subject, and send the message again.",
+        "The line `judged` names the rule and shows what was found. Use Tag first, and watch how often honest mail "
+        "has it.",
+    ),
+    "charset": Meaning(
+        "A header or text is declared or written in a character set that is not among `charset.allowed`, or is not "
+        "what it is declared to be.",
+        "Write in one of the character sets that are allowed here; no half-width kana, circled digits or Roman "
+        "numerals as one character.",
+        "The line `judged` says where and what. Many mail programs write UTF-8 in any case: use Tag first.",
+    ),
+    "attachment": Meaning(
+        "A file in the message, or in an archive in it, has a name that is not taken (`attachments`, presets of "
+        "`headers`), an archive cannot be looked into, or the MIME structure is broken.",
+        "Send the file another way, or in an archive that is not encrypted; 5.6.0: with another mail program.",
+        "The line `judged` has rule, file name, part and archive. `opaque` and `malformed` have their own actions.",
+    ),
     "authentication-results": Meaning(
         "The message has over a hundred Authentication-Results fields that pretend to be this server's.",
         "Remove them; no mail server writes so many.",
@@ -344,9 +393,31 @@ CHECKS: Final[dict[str, Meaning]] = {
         "Nothing: the sending server tries again.",
         "More edge pods, or more memory and a higher limit.",
     ),
+    # -- scanners
+    "spam": Meaning(
+        "rspamd advised against the message (`scanners`), or could not be asked and its `onError` is Tempfail.",
+        "Write to postmaster at the recipient's domain, who can look it up by the id; 451: it is tried again.",
+        "The event `judged` has score and symbols. Change weights at rspamd, or what follows in "
+        "`scanners.actions`. Many 451: the line `not scanned` says what is wrong with the scanner.",
+    ),
+    "virus": Meaning(
+        "clamd knows malware in the message (`scanners`), or could not be asked and its `onError` is Tempfail.",
+        "Look at the machine that wrote the message. If it is a false alarm, write to postmaster at the recipient's "
+        "domain.",
+        "The event `judged` has the signature's name. Many 451: is clamd there, are its signatures loaded, are "
+        "MaxThreads and StreamMaxLength large enough? The line `not scanned` says what it answered.",
+    ),
 }
 
 REPLIES: Final[dict[str, str]] = {
+    "IS_SPAM": "a scanner's advice has the action Reject (`scanners.actions`)",
+    "IS_SPAM_YET": "a scanner's advice has the action Defer, as rspamd's soft reject",
+    "SPAM_UNKNOWN": "the scanner did not answer and its `onError` is Tempfail",
+    "IS_VIRUS": "clamd found malware and `actions.found` is Reject",
+    "IS_VIRUS_YET": "the same with Defer",
+    "VIRUS_UNKNOWN": "clamd did not answer and its `onError` is Tempfail",
+    "UNSCANNABLE": "the message is above clamd's `maxSize` and `tooLarge` is Reject",
+    "UNREADABLE": "the message is above rspamd's `maxSize` and `tooLarge` is Reject",
     # constant of the reply -> when exactly it is given
     "NO_CONFIGURATION": "to a new connection, or before a transaction, while no policy is loaded",
     "LOG_AWAY": "to a new connection while the log is known to be away",
@@ -380,6 +451,14 @@ REPLIES: Final[dict[str, str]] = {
     "SENDER_NULL_MX": "to RCPT, by `senders.unresolvableDomain` Reject",
     "SENDER_UNKNOWN": "to RCPT, when the DNS did not answer",
     "BANNED": "to a connection from a banned network, or to RCPT where a login could still help it",
+    "TRAPPED": "at the end of the message, for all its recipients",
+    "SENDER_BANNED": "to RCPT, from a sender that a spam trap has banned",
+    "MAILBOX_FLOODED": "to RCPT, by `rates.perRecipient`",
+    "SENDER_TOO_BUSY": "to RCPT, by `rates.perSender`",
+    "CLIENT_TOO_BUSY": "to RCPT, by `rates.perClient`",
+    "SPOOFED": "to RCPT, by `senders.spoofedLocal` Reject",
+    "SENDER_MISSING": "to RCPT, by `senders.localMustExist`",
+    "SENDER_NOT_LOOKED_UP": "to RCPT, when the directory did not answer and `senders.localMustExist` is set",
     "GREYLISTED": "to RCPT, with the seconds to wait, when `recipients.greylist` is enabled",
     "IDLE": "when no command came in time; the connection is closed",
     "TOO_SLOW": "during the message; the connection is closed",
@@ -426,6 +505,7 @@ REPLIES: Final[dict[str, str]] = {
     "NEEDS_SMTPUTF8": "to an address outside ASCII without SMTPUTF8",
     "TOO_LARGE": "to MAIL with a declared SIZE, or at the end of the message",
     "RECIPIENT_TOO_LARGE": "to RCPT, by the declared SIZE and the limit of the recipient's domain",
+    "OTHER_CONTENT_POLICY": "to RCPT, behind a recipient whose domain has other content rules; it is kept",
     "TOO_MANY_RECIPIENTS": "to each RCPT above the limit; those before it are kept",
     "SENDER_MISMATCH": "to MAIL after login, with an address that is not the login's",
     "HEADER_TOO_LARGE": "at the end of the message",
@@ -443,6 +523,18 @@ REPLIES: Final[dict[str, str]] = {
     "DMARC_BROKEN": "at the end of the message, by `dmarc.permError` Reject",
     "DMARC_BROKEN_YET": "at the end of the message, by `dmarc.permError` Defer",
     "DMARC_AWAY": "at the end of the message, when the DNS did not answer and `dmarc.tempError` is Tempfail",
+    "HEADER_REFUSED": "at the end of the message, by a rule of `headers` with Reject; its `text` stands instead",
+    "HEADER_DEFERRED": "at the end of the message, by a rule of `headers` with Defer; its `text` stands instead",
+    "CHARSET_REFUSED": "at the end of the message, by `charset.action` Reject",
+    "CHARSET_DEFERRED": "at the end of the message, by `charset.action` Defer",
+    "ATTACHMENT_REFUSED": "at the end of the message, by `attachments.extensions` or a preset with Reject",
+    "ATTACHMENT_DEFERRED": "at the end of the message, by `attachments.extensions` or a preset with Defer",
+    "MALFORMED_REFUSED": "at the end of the message, by `attachments.malformed` Reject",
+    "MALFORMED_DEFERRED": "at the end of the message, by `attachments.malformed` Defer",
+    "OPAQUE_REFUSED": "at the end of the message, by `attachments.opaque` Reject",
+    "OPAQUE_DEFERRED": "at the end of the message, by `attachments.opaque` Defer",
+    "ARCHIVES_BUSY": "at the end of the message, when no thread had time for its archives within 10 s",
+    "NOT_SEARCHED": "at the end of the message, with `attachments`: over 10,000 delimiters, or over 50 removals",
     "FORGED_RESULTS": "at the end of the message, where `authentication` is on",
     "BARE_NEWLINE_IN_CONTENT": "at the end of the message, unless the policy normalises for this client",
     "NUL_IN_CONTENT": "at the end of the message",

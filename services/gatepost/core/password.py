@@ -3,8 +3,9 @@
 A stored value is RFC 2307 5.3's `{scheme}` with base 64 of the digest and the salt behind it, a value without
 a scheme is the password itself (RFC 4519 2.41). Schemes: {SHA}, {SSHA}, {SHA256}, {SSHA256}, {SHA512},
 {SSHA512}, and {PBKDF2-SHA256} in the form of OpenLDAP's pw-pbkdf2 (`iterations$salt$digest`, base 64 with "."
-for "+" and without padding), which is what make_password writes. {CRYPT} is not read: it means whatever the
-C library of the machine means by it.
+for "+" and without padding), which is what make_password writes; {CRYPT} with SHA-crypt ($5$, $6$) only, for the
+rest of it means whatever the C library of a machine means by it; {SCRAM-SHA-256} (core/sasl_scram.py), which a
+password can be checked against as well; {CLEARTEXT} with the password itself behind it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import re
 from typing import Final
 
 import msgspec
+
+from gatepost.core.password_crypt import ShaCrypt, crypt_digest, read_crypt
+from gatepost.core.sasl_scram import ScramVerifier, fits, parse_verifier
 
 # 600,000 rounds are OWASP's advice of 2023 for PBKDF2 with HMAC-SHA256: 0.1 to 0.3 s for each guess.
 ITERATIONS: Final = 600_000
@@ -62,16 +66,26 @@ def check_password(stored: str, password: str) -> bool:
             return hmac.compare_digest(digest, hashlib.new(algorithm, given + salt).digest())
         case _Pbkdf2(iterations, digest, salt):
             return hmac.compare_digest(digest, hashlib.pbkdf2_hmac("sha256", given, salt, iterations))
+        case ShaCrypt(algorithm, rounds, salt, encoded):
+            return hmac.compare_digest(encoded, crypt_digest(given, salt, rounds, algorithm))
+        case ScramVerifier():
+            return fits(value, password)
 
 
 def is_costly(stored: str) -> bool:
     """Return whether a check takes long enough (milliseconds) to belong into a thread."""
-    return stored[:8].upper() == "{PBKDF2-"
+    return stored[:7].upper() in ("{PBKDF2", "{CRYPT}", "{SCRAM-", "SCRAM-S")
 
 
 def is_checkable(stored: str) -> bool:
     """Return whether any password could fit; False for a scheme that is not known or a spoilt value."""
     return _read(stored) is not None
+
+
+def clear_password(stored: str) -> str:
+    """Return the password itself where it is stored so, as CRAM-MD5 needs it; else an empty text."""
+    value = _read(stored)
+    return value.password.decode("utf-8", "surrogateescape") if isinstance(value, _Clear) else ""
 
 
 def make_password(password: str, salt: bytes, iterations: int = ITERATIONS) -> str:
@@ -87,7 +101,9 @@ def make_password(password: str, salt: bytes, iterations: int = ITERATIONS) -> s
     return f"{{PBKDF2-SHA256}}{iterations}${_adapted(salt)}${_adapted(digest)}"
 
 
-def _read(stored: str) -> _Clear | _Digest | _Pbkdf2 | None:
+def _read(stored: str) -> _Clear | _Digest | _Pbkdf2 | ShaCrypt | ScramVerifier | None:
+    if stored[:14].upper() == "SCRAM-SHA-256$":  # RFC 5803 3 has no braces
+        return parse_verifier(stored)
     scheme = _SCHEME.match(stored)
     if scheme is None:
         # An unfinished scheme is a slip of the hand, not somebody's password.
@@ -95,6 +111,12 @@ def _read(stored: str) -> _Clear | _Digest | _Pbkdf2 | None:
     name, value = scheme.group(1).upper(), stored[scheme.end() :]
     if name == "PBKDF2-SHA256":
         return _read_pbkdf2(value)
+    if name == "CRYPT":
+        return read_crypt(value)
+    if name == "SCRAM-SHA-256":
+        return parse_verifier(stored)
+    if name == "CLEARTEXT":
+        return _Clear(value.encode("utf-8", "surrogateescape")) if value else None
     salted = name.startswith("S") and name[1:] in _DIGESTS
     algorithm = _DIGESTS.get(name[1:] if salted else name)
     if algorithm is None:

@@ -51,6 +51,8 @@ def received_field(reception: Reception) -> str:
         literal = f"{reception.name} {literal}"  # RFC 5321 4.4: TCP-info
     if _PLAIN_HELO.fullmatch(reception.helo):
         source = f"{reception.helo} ({literal})"
+    elif not reception.helo:
+        source = literal  # the policy lets clients send without a greeting
     else:
         source = f"{literal} (HELO {_NOT_COMMENT.sub('?', reception.helo)})"
     tls = f" ({reception.tls})" if reception.tls else ""

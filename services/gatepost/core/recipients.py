@@ -12,6 +12,7 @@ from enum import Enum
 import msgspec
 
 from gatepost.core.address import Address, split_subaddress
+from gatepost.core.checks.verdict import ROLE_NAMES
 from gatepost.core.configuration import DomainConfig
 from gatepost.core.ports.directory import Directory, DirectoryUnavailable, Entry
 from gatepost.core.tables import Tables
@@ -23,7 +24,7 @@ class Kind(Enum):
     DISABLED = "Disabled"
     ENTRY = "Entry"  # an account or group of the directory
     LIST = "List"  # alias or role address: goes on to `targets`
-    LISTED = "Listed"  # a static address, or any address of a domain that takes all
+    LISTED = "Listed"  # a static address, or any address of a domain that takes all or asks the next host
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -54,9 +55,21 @@ async def find_recipient(
             found = await _in_directory(directories, config, candidate)
         if found is not None:
             return found
-    if config.source_kind == "Any":
+    if config.source_kind == "Any":  # with a call_ahead plan the edge, and it alone, asks the next host as well
         return Found(Kind.LISTED, own, config)
-    return Found(Kind.UNKNOWN, own, config)
+    return _kept_by_default(tables, own, config) or Found(Kind.UNKNOWN, own, config)
+
+
+def _kept_by_default(tables: Tables, address: Address, config: DomainConfig) -> Found | None:
+    """A role address that its domain does not know is the default domain's, where that names one.
+
+    RFC 5321 4.5.1: every domain that is served must take mail for postmaster; RFC 2142 4 and 5 for the others.
+    """
+    local, default = address.local.lower(), tables.default
+    if default is None or default is config or local not in ROLE_NAMES:
+        return None
+    target = default.role_addresses.get(local) or default.role_addresses.get("postmaster")
+    return None if target is None else Found(Kind.LIST, address, config, targets=(target,), role=True)
 
 
 def candidates(config: DomainConfig, address: Address) -> tuple[Address, ...]:

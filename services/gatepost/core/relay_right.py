@@ -10,8 +10,12 @@ writes). Order of the rules:
     no domain: the notifications of our own servers have it (RFC 5321 4.5.5), and whoever is in the network could
     name a sender of the rule as well
  5  a client with a certificate that the policy names may relay
- 6  an access rule says Relay: of the client, or of the recipient, which everybody may send to then
- 7  everybody else: denied
+ 6  a client whose address has just logged in at the mailbox server (POP before SMTP) may relay with a sender of a
+    served domain, and with the null sender
+ 7  an access rule says Relay: of the client, or of the recipient, which everybody may send to then
+ 8  everybody may send to a domain for which this host is a secondary MX (RFC 5321 5.1), but not through it: its
+    primary trusts us, and may read % ! @ in a local part as a route
+ 9  everybody else: denied
 """
 
 from __future__ import annotations
@@ -38,12 +42,14 @@ class Right(Enum):
     CLIENT_RULE = "ClientRule"
     CLIENT_CERTIFICATE = "ClientCertificate"
     ACCESS_RULE = "AccessRule"
+    POP_BEFORE_SMTP = "PopBeforeSmtp"
+    SECONDARY_MX = "SecondaryMx"
 
 
 class RelayFacts(msgspec.Struct, frozen=True):
     """What is known when a recipient whose domain is not served is named. `own_hosts` are canonical.
 
-    `granted`: an access rule gives the right.
+    `granted`: an access rule gives the right; `popped`: the address has just logged in at the mailbox server.
     """
 
     client: str
@@ -53,6 +59,7 @@ class RelayFacts(msgspec.Struct, frozen=True):
     own_hosts: frozenset[str]
     certificate: ClientCertificate | None = None
     granted: bool = False
+    popped: bool = False
 
 
 def relay_right(facts: RelayFacts, tables: Tables, table: ListenerTable) -> Right | None:
@@ -68,9 +75,17 @@ def relay_right(facts: RelayFacts, tables: Tables, table: ListenerTable) -> Righ
         return Right.CLIENT_RULE  # rule 4
     if facts.certificate is not None and facts.certificate in table.certificates:
         return Right.CLIENT_CERTIFICATE  # rule 5
+    if facts.popped and table.policy.pop_before_smtp and _is_ours(facts.sender, tables):
+        return Right.POP_BEFORE_SMTP  # rule 6
     if facts.granted:
-        return Right.ACCESS_RULE  # rule 6
-    return None  # rule 7
+        return Right.ACCESS_RULE  # rule 7
+    if recipient.domain in table.policy.secondary_for and _ROUTING_CHARACTERS.isdisjoint(recipient.local):
+        return Right.SECONDARY_MX  # rule 8
+    return None  # rule 9
+
+
+def _is_ours(sender: Address | None, tables: Tables) -> bool:
+    return sender is None or tables.domain(sender.domain) is not None
 
 
 def _rule_matches(client: str, sender: Address | None, tables: Tables, table: ListenerTable) -> bool:

@@ -42,10 +42,14 @@ class GoesToGroup(msgspec.Struct, frozen=True):
 
 
 class GoesNowhere(msgspec.Struct, frozen=True):
-    """The recipient cannot be delivered: a DSN with this status (RFC 3463) and text."""
+    """The recipient cannot be delivered: a DSN with this status (RFC 3463) and text.
+
+    `meant`: the domain's policy takes such mail in order to send it back.
+    """
 
     enhanced: str
     text: str
+    meant: bool = False
 
 
 class Dropped(msgspec.Struct, frozen=True):
@@ -107,8 +111,9 @@ def _unknown(found: Found) -> Route:
             return GoesOnAs((parse_address(found.config.unknown_deliver_to),))
         case "Discard":
             return Dropped("recipients.unknown: Discard")
-        case _:
-            return GoesNowhere("5.1.1", "no such user here")  # RFC 3463 3.2 X.1.1
+        case action:
+            # RFC 3463 3.2 X.1.1
+            return GoesNowhere("5.1.1", "no such user here", meant=action == "Bounce")
 
 
 def _deliver(config: DomainConfig, address: Address, mailbox: str) -> Route:

@@ -82,6 +82,9 @@ NEEDS_SMTPUTF8: Final = Reply(553, "5.6.7", "a non-ASCII address needs SMTPUTF8 
 TOO_LARGE: Final = Reply(552, "5.3.4", "the message is larger than this server takes", "size")
 RECIPIENT_TOO_LARGE: Final = Reply(552, "5.3.4", "the message is larger than this recipient takes", "size")
 TOO_MANY_RECIPIENTS: Final = Reply(452, "4.5.3", "too many recipients, send to the others separately", "recipients")
+OTHER_CONTENT_POLICY: Final = Reply(
+    452, "4.5.3", "another policy judges this recipient's mail, send to it separately", "content-policy"
+)
 SENDER_MISMATCH: Final = Reply(553, "5.7.1", "your login may not send as this address", "sender-match")
 
 # -- the message

@@ -25,10 +25,12 @@ from gatepost.core.envelope import (
     encode_envelope,
 )
 from gatepost.core.in_doubt import fingerprint, is_distinct
+from gatepost.core.leaving import merged
 from gatepost.core.manifest.quantities import seconds
 from gatepost.core.ports.log import Entry, LogUnavailable, LogUnknown
 from gatepost.core.ports.state import StateError
 from gatepost.core.received import Reception, received_field
+from gatepost.core.removal import NOTHING_REMOVED
 from gatepost.core.reply import Reply
 from gatepost.core.smtp_replies import NOT_DURABLE
 from gatepost.edge import journal
@@ -190,6 +192,8 @@ class Acceptor:
         if tags:
             # Above our own Received: what stands there, only we can have written.
             prepend = "".join(map(tag_field, tags)) + prepend
+        forged = () if authentication is None else authentication.strip
+        removal = transaction.removal or NOTHING_REMOVED
         return Envelope(
             v=VERSION,
             id=message_id,
@@ -208,5 +212,6 @@ class Acceptor:
             envid=mail.envid,
             prepend=prepend,
             tags=tags,
-            strip=() if authentication is None else authentication.strip,
+            strip=merged((*forged, *removal.strip)) if removal.strip else forged,
+            insert=removal.insert,
         )

@@ -38,8 +38,9 @@ _log = structlog.get_logger("gatepost.access")
 
 
 class ListenerRules(msgspec.Struct, frozen=True):
-    """What one listener asks. `missing`: a table without which nothing may be taken is not loaded."""
+    """What one policy asks. `missing`: a table without which nothing may be taken is not loaded."""
 
+    table: ListenerTable
     chain: AccessChain
     clients_may_relay: bool
     missing: Verdict | None
@@ -54,7 +55,7 @@ class TransactionAccess(msgspec.Struct, frozen=True):
 
 
 class AccessBook:
-    """The rules of every listener that has any, by its name. `changed` is called after a table changed."""
+    """The rules of every listener that has any, by its table's name. `changed` is called after a table changed."""
 
     def __init__(self, source: AccessTables | None, changed: Callable[[], None]) -> None:
         self.rules: dict[str, ListenerRules] = {}
@@ -63,11 +64,18 @@ class AccessBook:
         if source is not None:
             source.on_change(self._refreshed)
 
+    def of(self, table: ListenerTable) -> ListenerRules | None:
+        """The rules of a policy, also of one that a transaction is pinned to and that is in force no more."""
+        if table.access is None:
+            return None
+        known = self.rules.get(table.name)
+        return known if known is not None and known.table is table else self._of(table.name, table)
+
     def configure(self, tables: Tables) -> None:
         """Put a configuration's rules in force."""
         self._tables = tables
         if self._source is not None:
-            configs = [t.policy.access for t in tables.listeners.values() if t.policy.access is not None]
+            configs = [t.policy.access for t in tables.all_listeners() if t.policy.access is not None]
             wanted: dict[str, float] = {}
             for table in (table for config in configs for table in config.tables):
                 wanted[table.file] = min(table.refresh, wanted.get(table.file, table.refresh))
@@ -80,7 +88,7 @@ class AccessBook:
 
     def _build(self) -> None:
         if self._tables is not None:
-            made = {name: self._of(name, table) for name, table in self._tables.listeners.items()}
+            made = {table.name: self._of(table.name, table) for table in self._tables.all_listeners()}
             self.rules = {name: rules for name, rules in made.items() if rules is not None}
 
     def _of(self, listener: str, table: ListenerTable) -> ListenerRules | None:
@@ -96,7 +104,7 @@ class AccessBook:
                     _log.warning("access.relay_ignored", listener=listener, file=one.file, reason=_IGNORED)
             elif one.on_error is OnError.TEMPFAIL and missing is None:
                 missing = check.missing(one.file)
-        return ListenerRules(AccessChain(found), config.clients_may_relay, missing)
+        return ListenerRules(table, AccessChain(found), config.clients_may_relay, missing)
 
 
 _IGNORED: Final = "clients relay by their address on internal listeners, or with relay.allowOnPublicListeners"
@@ -105,7 +113,7 @@ _IGNORED: Final = "clients relay by their address on internal listeners, or with
 def _access_of(session: Session, transaction: Transaction) -> TransactionAccess | None:
     """What the rules say of client, greeting and sender; judged once for a transaction. None without rules."""
     if transaction.access is None:
-        rules = session.server.access.rules.get(session.listener.name)
+        rules = session.server.access.of(transaction.table)
         if rules is not None:
             transaction.access = _judge(session, transaction, rules)
     return transaction.access
@@ -170,7 +178,8 @@ def again(session: Session, facts: RelayFacts) -> RelayFacts:
     """The facts of a right that was granted, with what the rules say now."""
     if not facts.granted:
         return facts
-    rules = session.server.access.rules.get(session.listener.name)
+    table = session.listener.table_for(facts.client)
+    rules = None if table is None else session.server.access.of(table)
     if rules is None:
         return msgspec.structs.replace(facts, granted=False)
     names = () if session.verdicts is None else session.verdicts.client.confirmed

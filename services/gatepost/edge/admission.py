@@ -33,7 +33,7 @@ def refusal_of(session: Session) -> Reply | None:
         return say.TOO_MANY_SESSIONS
     if listener.sessions >= table.policy.total_concurrent:
         return say.TOTAL_CONCURRENT
-    limit = limit_of(session, table)
+    limit = limit_of(session, table.for_client(session.client))
     if limit is not None:
         return limit
     if not session.tls and spoke_first(session.transport):

@@ -24,7 +24,7 @@ from gatepost.core.authentication.questions import Asking, DnsAnswer, Question, 
 from gatepost.core.authentication.results_field import forged_spans, results_field
 from gatepost.core.authentication.spf import SpfIdentity, SpfResult, SpfStatus, check_mail_from
 from gatepost.core.checks import authentication as check
-from gatepost.core.checks.authentication import AuthenticationPolicy, Findings
+from gatepost.core.checks.authentication import AuthenticationPolicy, Findings, SpfActions
 from gatepost.core.checks.verdict import Verdict
 from gatepost.core.data_reader import DataReader
 from gatepost.core.envelope import Trust
@@ -54,12 +54,12 @@ class Authentication:
 
     def __init__(self, session: Session, transaction: Transaction, policy: AuthenticationPolicy) -> None:
         deps = session.server.deps
-        self._session, self._transaction, self._policy = session, transaction, policy
+        self._session, self._transaction = session, transaction
         self._resolver, self._now = deps.resolver, deps.now_ms() // 1000
         self._name = policy.authserv_id or session.server.hostname
         self._known: dict[Question, DnsAnswer] = {}
         self._spf: SpfResult | None = None
-        self._spf_told = False
+        self._spf_told: set[SpfActions] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._message: _Message | None = None
         self.field = ""
@@ -109,7 +109,7 @@ class Authentication:
     @property
     def refuses_senders(self) -> bool:
         """Whether RCPT has to wait for SPF."""
-        return self._judges and self._policy.spf.refuse
+        return self._judges and self._transaction.table.spf_refuses
 
     async def settle_sender(self) -> None:
         """Wait for SPF; it has a limit of its own."""
@@ -120,15 +120,15 @@ class Authentication:
         """What SPF says, once it is settled; None where nobody asks or nothing came in time."""
         return None if self._spf is None else self._spf.status
 
-    def sender_verdicts(self) -> tuple[Verdict, ...]:
-        """What SPF says of the sender, where it acts at RCPT already."""
-        if not self.refuses_senders or self._exempt:
+    def sender_verdicts(self, policy: AuthenticationPolicy | None) -> tuple[Verdict, ...]:
+        """What SPF says of the sender, where it acts at RCPT already, for recipients under this policy."""
+        if policy is None or not (self._judges and policy.spf.refuse) or self._exempt:
             return ()
-        verdict = check.evaluate_spf(self._policy.spf, self._spf or self._spf_away())
+        verdict = check.evaluate_spf(policy.spf, self._spf or self._spf_away())
         if verdict is None:
             return ()
-        if not self._spf_told:
-            self._spf_told = True
+        if policy.spf not in self._spf_told:
+            self._spf_told.add(policy.spf)
             journal.judged(self._session.server.deps, self._session, verdict)
         return (verdict,)
 
@@ -163,26 +163,27 @@ class Authentication:
 
     async def conclude(self, reader: DataReader) -> Reply | Sequence[Verdict]:
         """Judge the whole message: what was found goes into the envelope, unless the message is refused."""
-        if self._transaction.relays_by_itself:
+        policy = self._transaction.content_policy.authentication
+        if policy is None or self._transaction.relays_by_itself:
             return ()  # one of our own after all, perhaps another host of this site that wrote in our name
         self.strip = forged_spans(bytes(reader.header), {self._name})
         if len(self.strip) > MAX_FORGED:
             return check.FORGED_RESULTS
         if not self._judges:
             return ()
-        findings = await self._find(self._message or _Message(bytes(reader.header)))
+        findings = await self._find(policy, self._message or _Message(bytes(reader.header)))
         self._note(findings)
-        return () if self._exempt else self._verdicts(findings)
+        return () if self._exempt else self._verdicts(policy, findings)
 
-    async def _find(self, message: _Message) -> Findings:
-        deadline = self._session.loop.time() + self._policy.deadline
+    async def _find(self, policy: AuthenticationPolicy, message: _Message) -> Findings:
+        deadline = self._session.loop.time() + policy.deadline
         await self._wait("spf", deadline)
         await self._wait("keys", deadline)
         spf, bodies = self._spf or self._spf_away(), message.hasher.finish()
         signatures = await self._drive(message.dkim.verify(bodies, self._now), deadline)
         arc = await self._drive(message.arc.verify(bodies), deadline)
         dmarc = await self._drive(check_dmarc(message.fields, spf, signatures), deadline)
-        vouched = check.is_vouched(message.fields, arc, dmarc.author_domain, self._policy.trusted_sealers)
+        vouched = check.is_vouched(message.fields, arc, dmarc.author_domain, policy.trusted_sealers)
         return Findings(spf, signatures, arc, dmarc, vouched)
 
     async def _drive(self, asking: Asking[T], deadline: float) -> T:
@@ -197,13 +198,13 @@ class Authentication:
             self._name, spf=findings.spf, signatures=signatures, arc=findings.arc, dmarc=findings.dmarc
         )
         self.facts = findings.facts()
-        for method in ("spf", "dkim", "dmarc", "arc"):
+        for method in ("spf", "dkim", "dmarc", "arc") if not journal.ASIDE.get() else ():
             metrics.AUTHENTICATION.add(self._session.listener.name, method, self.facts[method])
         self._transaction.event("authentication", **self.facts)
 
-    def _verdicts(self, findings: Findings) -> list[Verdict]:
-        told = self._spf_told  # what SPF refused, quarantined or tagged at RCPT is done
-        found = [one for one in check.evaluate(self._policy, findings) if not (told and one.check == "spf")]
+    def _verdicts(self, policy: AuthenticationPolicy, findings: Findings) -> list[Verdict]:
+        told = policy.spf in self._spf_told  # what SPF refused, quarantined or tagged at RCPT is done
+        found = [one for one in check.evaluate(policy, findings) if not (told and one.check == "spf")]
         found = [msgspec.structs.replace(one, facts={**self.facts, **one.facts}) for one in found]
         for verdict in found:
             journal.judged(self._session.server.deps, self._session, verdict)
@@ -231,9 +232,8 @@ def _policy_of(fields: tuple[Field, ...]) -> Asking[object]:
     return (yield from check_dmarc(fields, None, ()))
 
 
-def begin(session: Session, transaction: Transaction) -> Authentication | None:
-    """MAIL was taken. None where the policy does not ask, or for a network that may relay."""
-    policy = transaction.policy.authentication
-    if policy is None or (session.account is None and is_own(session)):
+def begin(session: Session, transaction: Transaction, policy: AuthenticationPolicy) -> Authentication | None:
+    """MAIL was taken, and `policy` or a domain's layer asks. None for a network that may relay."""
+    if session.account is None and is_own(session):
         return None
     return Authentication(session, transaction, policy)

@@ -178,7 +178,7 @@ def is_exempt(session: Session) -> bool:
     names = () if known is None else known.client.confirmed
     if known is not None and table.client_checks is not None and table.client_checks.listed(known.client) is True:
         return True
-    rules = session.server.access.rules.get(session.listener.name)
+    rules = session.server.access.of(table)
     rule = None if rules is None else rules.chain.client(session.client, names)
     return rule is not None and rule.action in (Action.ACCEPT, Action.RELAY)
 
@@ -189,14 +189,14 @@ def _known_good(session: Session, table: ListenerTable) -> bool:
         return True
     if table.client_checks is not None and table.client_checks.rules.by_address(session.client) is True:
         return True
-    rules = session.server.access.rules.get(session.listener.name)
+    rules = session.server.access.of(table)
     rule = None if rules is None else rules.chain.client(session.client, ())
     return rule is not None and rule.action in (Action.ACCEPT, Action.RELAY)
 
 
 def _may_prove_itself(session: Session, table: ListenerTable) -> bool:
     """Whether a login, a certificate or a confirmed host name could still show that a client is one of ours."""
-    rules = session.server.access.rules.get(session.listener.name)
+    rules = session.server.access.of(table)
     by_name = table.client_checks is not None and table.client_checks.rules.allows_names
     by_name = by_name or (rules is not None and rules.chain.by_host_name)
     return table.policy.auth_enabled or table.certificates.asks(session.client) or by_name

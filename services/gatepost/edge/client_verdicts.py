@@ -23,7 +23,7 @@ from gatepost.core.client_checks import ClientChecks
 from gatepost.core.client_facts import ClientFacts, HeloFacts, SenderFacts
 from gatepost.core.ports.resolver import Resolver
 from gatepost.core.tables import ListenerTable
-from gatepost.edge import journal
+from gatepost.edge import journal, pop_before_smtp
 from gatepost.edge.client_facts import look_up_client, look_up_helo, look_up_sender
 from gatepost.edge.lists import Lists
 
@@ -141,7 +141,9 @@ class ClientVerdicts:
         return own
 
     def _tell(self, verdicts: Iterable[Verdict]) -> None:
-        """Each verdict of a session is told once."""
+        """Each verdict of a session is told once; to a policy in Shadow it is not."""
+        if journal.ASIDE.get():
+            return
         new = [one for one in verdicts if (one.check, one.told) not in self._told]
         for verdict in new:
             self._told.add((verdict.check, verdict.told))
@@ -195,11 +197,17 @@ def verdicts_of(session: Session) -> ClientVerdicts:
     return session.verdicts
 
 
-def is_own(session: Session) -> bool:
-    """Whether the client is ours: logged in, with a certificate of ours, or from a network that may relay."""
-    if session.account is not None or session.table.is_relay_client(session.client):
+def is_own(session: Session, table: ListenerTable | None = None) -> bool:
+    """Whether the client is ours: logged in (by POP, too), with our certificate, or in a network that may relay.
+
+    By the session's policy, or by another one.
+    """
+    table = table or session.table
+    if session.account is not None or table.is_relay_client(session.client):
         return True
-    return session.certificate is not None and session.certificate in session.table.certificates
+    if pop_before_smtp.knows(session, table.policy):
+        return True
+    return session.certificate is not None and session.certificate in table.certificates
 
 
 def decision_for(
@@ -214,6 +222,9 @@ def decision_for(
         return decide(more) if more else NOTHING
     if is_role_address(recipient.local) and transaction.tables.home(recipient) is not None:
         return decide(more)
+    layer = transaction.layer_of(recipient, session.client)
     known = () if session.verdicts is None else session.verdicts.verdicts(own=is_own(session))
-    sender = () if authentication is None else authentication.sender_verdicts()
+    sender = () if authentication is None else authentication.sender_verdicts(layer.policy.authentication)
+    if layer.exempt:
+        known = tuple(verdict for verdict in known if verdict.check not in layer.exempt)
     return decide((*more, *transaction.verdicts, *sender, *known))

@@ -8,7 +8,7 @@ from gatepost.core.checks import content as content_check
 from gatepost.core.data_reader import DataReader
 from gatepost.core.ids import new_id
 from gatepost.core.reply import Reply
-from gatepost.edge import rates
+from gatepost.edge import inspection, rates, shadow_content
 from gatepost.edge.body import ReceivedBody
 from gatepost.edge.transaction import Transaction
 from gatepost.edge.wire import NEVER
@@ -57,19 +57,27 @@ class Incoming:
         server = session.server
         self.session, self.transaction, self.reader = session, transaction, reader
         self.pace = Pace(session)
+        transaction.inspection = inspection.begin(session, transaction)
+        self.asides = shadow_content.begin(session, transaction)
         self.body = ReceivedBody(
             new_id(server.deps.now_ms()),
             server.deps.content,
             server.memory,
             reserved,
             server.acceptor.limit,
-            session.room,
+            self.room,
         )
 
     @property
     def behind(self) -> bool:
         """Whether the client should wait."""
-        return self.body.behind
+        looking = self.transaction.inspection
+        return self.body.behind or (looking is not None and looking.behind)
+
+    def room(self) -> None:
+        """The body, or a scanner, can take more."""
+        if not self.behind:
+            self.session.room()
 
     def take(self, piece: bytes) -> None:
         """The next piece, perhaps empty."""
@@ -79,6 +87,8 @@ class Incoming:
             self.body.add(piece)
             if self.transaction.inspection is not None:
                 self.transaction.inspection.content(self.reader, piece)
+            for aside in self.asides:
+                aside.content(self.reader, piece)
 
     def ended(self) -> None:
         """The reader is finished."""
@@ -87,10 +97,15 @@ class Incoming:
     async def refusal(self) -> Reply | None:
         """Judge the whole message. May be cancelled: nothing is accepted yet."""
         refusal = content_check.evaluate(self.reader, self.transaction.policy.max_received)
-        inspection = self.transaction.inspection
-        if refusal is not None or inspection is None:
+        if refusal is not None:
             return refusal
-        return await inspection.conclude(self.reader)
+        looking = self.transaction.inspection
+        if looking is not None:
+            refusal = await looking.conclude(self.reader)
+        if self.asides:
+            shadow_content.concluded(self.session, self.transaction, self.asides, self.reader, refusal)
+            self.asides = ()
+        return refusal
 
     async def accept(self) -> Reply | str:
         """Make it durable: its id, or the refusal."""
@@ -109,3 +124,5 @@ class Incoming:
     def close(self) -> None:
         """Give everything back; again is fine."""
         self.body.close()
+        for aside in self.asides:
+            aside.close()

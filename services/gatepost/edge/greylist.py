@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def refusal(session: Session, transaction: Transaction, recipient: Address) -> Reply | None:
     """Why a recipient that exists is not taken yet; None when it is."""
-    policy = transaction.policy.greylist
+    policy = transaction.layer_of(recipient, session.client).policy.greylist
     if policy is None or is_exempt(session) or is_role_address(recipient.local):
         return None
     outcome, reply = _judge(session, transaction, policy, recipient)

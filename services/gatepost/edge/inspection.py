@@ -1,6 +1,7 @@
 """What judges a message's content: inspectors are fed while it comes and asked behind the final dot.
 
-    begin       at MAIL: the inspectors that the policy in force asks for
+    begin       at DATA or the first BDAT: the inspectors that the recipients' policy asks for (who sent it is asked
+                from MAIL on, edge/authentication.py)
     content     each piece that comes without any fault so far
     conclude    behind the final dot, each within its own deadline; what they say acts once, on all recipients
 
@@ -20,7 +21,8 @@ from gatepost.core.data_reader import DataReader
 from gatepost.core.envelope import Recipient
 from gatepost.core.manifest.actions import Action
 from gatepost.core.reply import Reply
-from gatepost.edge import authentication, journal
+from gatepost.edge import content_rules, journal, scanning
+from gatepost.edge.scanning import Scanning
 from gatepost.edge.traps import Traps
 
 if TYPE_CHECKING:
@@ -47,8 +49,20 @@ class Inspector(Protocol):
 class Inspection:
     """All that looks at the content of one transaction's message."""
 
-    def __init__(self, session: Session, transaction: Transaction, inspectors: Sequence[Inspector]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        transaction: Transaction,
+        inspectors: Sequence[Inspector],
+        scanning: Scanning | None = None,
+    ) -> None:
         self._session, self._transaction, self._inspectors = session, transaction, inspectors
+        self._scanning = scanning  # one of the inspectors
+
+    @property
+    def behind(self) -> bool:
+        """Whether the client should wait."""
+        return self._scanning is not None and self._scanning.behind
 
     def content(self, reader: DataReader, piece: bytes) -> None:
         for inspector in self._inspectors:
@@ -56,6 +70,8 @@ class Inspection:
 
     async def conclude(self, reader: DataReader) -> Reply | None:
         """Judge the whole message and act on its recipients: the refusal, or None."""
+        if self._scanning is not None:
+            self._scanning.ended()  # scanners work while the others are asked
         verdicts: list[Verdict] = []
         for inspector in self._inspectors:
             found = await inspector.conclude(reader)
@@ -97,13 +113,18 @@ class Inspection:
 
 
 def begin(session: Session, transaction: Transaction) -> Inspection | None:
-    """MAIL was taken. None where the policy looks at no content."""
-    policy = transaction.policy
+    """The content comes, and all recipients are known. None where their policy looks at no content."""
     inspectors: list[Inspector] = []
-    if policy.authentication is not None:
-        transaction.authentication = authentication.begin(session, transaction)
-        if transaction.authentication is not None:
-            inspectors.append(transaction.authentication)
-    if policy.spam_traps is not None:
-        inspectors.append(Traps(session, transaction, policy.spam_traps))  # asked after who sent it is known
-    return Inspection(session, transaction, inspectors) if inspectors else None
+    if transaction.authentication is not None:
+        inspectors.append(transaction.authentication)
+    if transaction.trap_policy is not None:
+        inspectors.append(Traps(session, transaction, transaction.trap_policy))  # after who sent it is known
+    rules = content_rules.begin(session, transaction)
+    if rules is not None:
+        inspectors.append(rules)
+    looking = None
+    if transaction.content_policy.content.scanners:
+        looking = scanning.begin(session, transaction, transaction.content_policy.content.scanners)
+    if looking is not None:
+        inspectors.append(looking)
+    return Inspection(session, transaction, inspectors, looking) if inspectors else None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from gatepost.core.checks.verdict import Verdict
+from gatepost.core.checks.verdict import Decision, Verdict
 from gatepost.core.envelope import Envelope
-from gatepost.core.event_kinds import ACCEPTED, DISCARDED, JUDGED, REFUSED
+from gatepost.core.event_kinds import ACCEPTED, DISCARDED, JUDGED, REFUSED, SHADOWED
+from gatepost.core.manifest.actions import Action
+from gatepost.core.manifest.policy_layers import Mode
 from gatepost.core.ports.events import Event
 from gatepost.core.reply import Reply
 from gatepost.edge import alarms
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 SERVICE: Final = "edge"
 # Of a message for hundreds of recipients a line or event names the first ones and their number.
 MOST_NAMED: Final = 10
+
+ASIDE: Final[ContextVar[bool]] = ContextVar("ASIDE", default=False)
+"""Set where a policy in Shadow judges: nothing is told of its verdicts one by one, but by shadowed()."""
 
 _log = structlog.get_logger("gatepost.edge")
 
@@ -91,6 +97,8 @@ def refused(deps: EdgeDependencies, session: Session, reply: Reply, recipient: s
 
 def judged(deps: EdgeDependencies, session: Session, verdict: Verdict) -> None:
     """A check has found something about a client, whatever becomes of it."""
+    if ASIDE.get():
+        return
     metrics.VERDICTS.add(session.listener.name, verdict.check, verdict.action.value)
     facts = {
         "listener": session.listener.name,
@@ -110,8 +118,46 @@ def judged(deps: EdgeDependencies, session: Session, verdict: Verdict) -> None:
     _log.info("judged", id=session.id, found=verdict.facts, **facts)
 
 
+def shadowed(
+    deps: EdgeDependencies, session: Session, stage: str, policy: str, would: Decision, really: Action, **about: str
+) -> None:
+    """What a policy in Shadow would have done, beside what was done; told where it would have done anything."""
+    action = Action.TAG if would.strongest is None and would.tags else would.action
+    metrics.SHADOW.add(session.listener.name, stage, action.value, "yes" if action is really else "no")
+    if action is Action.ACCEPT and really is Action.ACCEPT:
+        return
+    verdict = would.strongest or (would.tags[0] if would.tags else None)
+    facts = {
+        "mode": Mode.SHADOW.value,
+        "policy": policy,
+        "stage": stage,
+        "action": action.value,
+        "really": really.value,
+        "listener": session.listener.name,
+        "client": session.client,
+        "check": "" if verdict is None else verdict.check,
+        "reason": "" if verdict is None else verdict.told,
+        **about,
+    }
+    recipient = about.get("to", "").strip("<>")
+    deps.events.emit(Event(session.id, SHADOWED, deps.now_ms(), service=SERVICE, recipient=recipient, facts=facts))
+    decided(_log, "shadow", _DECISIONS[action], id=session.id, **facts)
+
+
+_DECISIONS: Final = {
+    Action.REJECT: decisions.REFUSED,
+    Action.DEFER: decisions.DEFERRED,
+    Action.DISCARD: decisions.DISCARDED,
+    Action.QUARANTINE: decisions.ACCEPTED,
+    Action.TAG: decisions.ACCEPTED,
+    Action.ACCEPT: decisions.ACCEPTED,
+}
+
+
 def discarded(deps: EdgeDependencies, session: Session, verdict: Verdict, recipient: str) -> None:
     """A recipient that was answered with 250 and gets nothing, because a policy says so."""
+    if ASIDE.get():
+        return
     facts = {
         "listener": session.listener.name,
         "client": session.client,

@@ -42,11 +42,16 @@ class Listener:
         if table is not None and self.tls is not None:
             self.tls.set_minimum(table.policy.tls_min_version)
 
+    def table_for(self, client: str) -> ListenerTable | None:
+        """What is in force for a client: the policy, or the canary beside it."""
+        return self.table if self.table is None or self.table.canary is None else self.table.for_client(client)
+
     def tls_for(self, client: str) -> ssl.SSLContext | None:
         """The context for a handshake with this client: the asking one where the policy wants its certificate."""
         if self.tls is None:
             return None
-        if self.tls.asking is not None and self.table is not None and self.table.certificates.asks(client):
+        table = self.table_for(client)
+        if self.tls.asking is not None and table is not None and table.certificates.asks(client):
             return self.tls.asking
         return self.tls.context
 
@@ -77,7 +82,8 @@ class Listener:
 
     def _network(self, client: str) -> str:
         """Empty while no limit needs it."""
-        policy = None if self.table is None else self.table.policy
+        table = self.table_for(client)
+        policy = None if table is None else table.policy
         if policy is None or not policy.per_network_concurrent:
             return ""
         return enclosing_network(client, policy.network_ipv4_prefix, policy.network_ipv6_prefix)

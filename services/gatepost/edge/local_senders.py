@@ -1,4 +1,4 @@
-"""Senders of our own domains: who may name them, and whether they exist; asked at the first RCPT of a transaction."""
+"""Senders of our own domains: who may name them, and whether they exist; asked at a transaction's first RCPT."""
 
 from __future__ import annotations
 

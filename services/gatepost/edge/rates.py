@@ -1,4 +1,4 @@
-"""Message rates at work: what this edge has accepted, by recipient, sender and client; asked at RCPT, counted at 250."""
+"""Message rates at work: what this edge has accepted by whom and for whom; asked at RCPT, counted at 250."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class Accepted:
 
 
 def refusal(session: Session, transaction: Transaction, recipient: Address | None) -> Reply | None:
-    """The refusal of one more recipient, where a rate is reached; `recipient` None: one that is relayed to."""
+    """The refusal of one more recipient, where a rate is reached; None notes it as one to be counted.
+
+    `recipient` is the mailbox (without detail, so that user+1, user+2 are one), None for one that is relayed to.
+    """
     rates = transaction.policy.message_rates
     if rates is None or (recipient is not None and is_role_address(recipient.local)):
         return None
@@ -41,6 +44,8 @@ def refusal(session: Session, transaction: Transaction, recipient: Address | Non
         found = message_rates.evaluate(subject, rate, count.named)
         if found is not None:
             return found
+    if recipient is not None:
+        transaction.mailboxes.add(recipient.key)
     return None
 
 
@@ -51,7 +56,7 @@ def count(session: Session, transaction: Transaction) -> None:
         return
     now_ms = session.server.deps.now_ms()
     named = set(_subjects(session, transaction, rates, None))
-    named.update((Subject.RECIPIENT, key) for key in transaction.recipients)
+    named.update((Subject.RECIPIENT, key) for key in transaction.mailboxes)
     for subject, name in named:
         rate = rates.of(subject)
         if rate is not None:

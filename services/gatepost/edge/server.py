@@ -15,6 +15,7 @@ from gatepost.core.tables import Tables
 from gatepost.edge.acceptance import Acceptor
 from gatepost.edge.access import AccessBook
 from gatepost.edge.bans import Bans
+from gatepost.edge.challenges import Challenges
 from gatepost.edge.dependencies import EdgeDependencies
 from gatepost.edge.doorway import Doorway
 from gatepost.edge.listener import Listener
@@ -23,6 +24,7 @@ from gatepost.edge.lists import Lists
 from gatepost.edge.memory import Memory
 from gatepost.edge.rates import Accepted
 from gatepost.edge.session import Session
+from gatepost.edge.shadow import Shadows
 from gatepost.telemetry import metrics
 
 __all__ = ["EdgeDependencies", "EdgeServer"]
@@ -58,6 +60,8 @@ class EdgeServer:
         self.access = AccessBook(deps.access, self._rights_changed)
         self.bans = Bans(deps.state, deps.now_ms)
         self.accepted = Accepted()
+        self.challenges = Challenges()
+        self.shadows = Shadows()
         self.sessions: set[Session] = set()
         self.draining = False
         self.loop: asyncio.AbstractEventLoop
@@ -164,6 +168,7 @@ class EdgeServer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_GRACE):
                 await self._empty.wait()
+        await self.shadows.close()
         await self.acceptor.in_doubt.close(CLOSE_GRACE)
 
     def _stop_listening(self) -> None:
@@ -190,7 +195,7 @@ class EdgeServer:
 
     def _rights_changed(self) -> None:
         for session in list(self.sessions):
-            session.configuration_changed(self.tables, session.listener.table)
+            session.configuration_changed(self.tables, session.listener.table_for(session.client))
 
     # -- sessions
 

@@ -106,7 +106,7 @@ class Session(Wire):
 
     def refresh_policy(self) -> bool:
         """Take over the policy now in force; False when there is none any more (the session is ended then)."""
-        table = self.listener.table
+        table = self.listener.table_for(self.client)
         if table is self._table and table is not None:
             return True
         if table is None:
@@ -155,8 +155,9 @@ class Session(Wire):
         if refusal is not None:
             self.goodbye(refusal)
             return
-        assert self.listener.table is not None
-        self._use(self.listener.table)
+        table = self.listener.table_for(self.client)
+        assert table is not None
+        self._use(table)
         self._entered = True
         self._network = self.listener.enter(self.client)
         metrics.SESSIONS.add(self.listener.name)
@@ -323,8 +324,7 @@ class Session(Wire):
         if incoming.reader.finished:
             self.reader = None
             incoming.ended()
-            return True
-        return not incoming.behind
+        return self.incoming is not incoming or not incoming.behind
 
     def end_of_content(self) -> None:
         """All of the message is here."""

@@ -63,11 +63,13 @@ class Traps:
     def close(self) -> None: ...
 
 
-def springs(transaction: Transaction, address: Address) -> bool:
+def springs(session: Session, transaction: Transaction, address: Address) -> bool:
     """Whether a recipient is a trap; it is noted, and the client hears what it hears for any mailbox."""
-    if address.key not in transaction.table.traps:
+    layer = transaction.layer_of(address, session.client)
+    if address.key not in layer.traps:
         return False
-    transaction.trap = transaction.trap or str(address)
+    if not transaction.trap:
+        transaction.trap, transaction.trap_policy = str(address), layer.policy.spam_traps
     transaction.discarded += 1
     return True
 

@@ -172,6 +172,6 @@ def _delivery(item: Item, body: Body) -> Delivery:
         recipient=recipient.address,
         reverse_path=envelope.reverse_path,
         prepend=delivery_lines(envelope),
-        body=leaving(body, envelope.strip),
+        body=leaving(body, envelope.strip, envelope.insert),
         received_ms=envelope.received_ms,
     )

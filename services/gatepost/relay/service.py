@@ -55,7 +55,8 @@ _BEFORE = RemoteReply(250, "2.0.0", "sent before this record was read again", ds
 
 
 class RelayDependencies(msgspec.Struct, frozen=True):
-    """All that the relay touches. `smtp_port` is the port of hosts found by MX."""
+    """All that the relay touches. `smtp_port` is the port of hosts found by MX; `own` are names and addresses of
+    ours besides `hostname`."""
 
     log: Log
     content: Content
@@ -69,6 +70,7 @@ class RelayDependencies(msgspec.Struct, frozen=True):
     smtp_port: int
     concurrent_per_site: int
     now_ms: Callable[[], int]
+    own: frozenset[str] = frozenset()
 
 
 class RelayService:
@@ -175,7 +177,7 @@ class RelayService:
         if open_breaker is not None:
             return [open_breaker] * len(recipients)
         try:
-            targets = await find_targets(deps.resolver, destination, deps.hostname, deps.smtp_port)
+            targets = await find_targets(deps.resolver, destination, deps.hostname, deps.smtp_port, deps.own)
         except NoTarget as nowhere:
             return [nowhere.reply] * len(recipients)
         message = _outgoing(envelope, recipients, body)
@@ -268,7 +270,7 @@ def _outgoing(envelope: Envelope, recipients: Sequence[Recipient], body: Body) -
             for recipient in recipients
         ),
         prepend=envelope.prepend.encode("utf-8", "surrogateescape"),
-        body=leaving(body, envelope.strip),
+        body=leaving(body, envelope.strip, envelope.insert),
         body_type=envelope.body,
         smtputf8=envelope.smtputf8,
         ret=envelope.ret,

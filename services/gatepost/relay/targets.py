@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from gatepost.core.envelope import Destination
@@ -24,18 +24,22 @@ class NoTarget(Exception):
 
 
 async def find_targets(
-    resolver: Resolver, destination: Destination, hostname: str, port: int
+    resolver: Resolver, destination: Destination, hostname: str, port: int, others: Collection[str] = ()
 ) -> tuple[HostPort, ...]:
-    """Return the addresses to try, best first. Raises NoTarget."""
+    """Return the addresses to try, best first. Raises NoTarget.
+
+    `others`: names and addresses besides `hostname` by which MX records mean this gateway.
+    """
+    own = frozenset((hostname, *others))
     if not destination.hosts:
-        targets = await _by_mx(resolver, destination.domain, hostname, port)
+        targets = await _by_mx(resolver, destination.domain, own, port)
         return tuple(targets[:MAX_TARGETS])
     targets = []
     trouble: NoTarget | None = None
     for text in destination.hosts:
         hop = parse_host(text)
         try:
-            targets += await _of_hop(resolver, hop, hostname, hop.port or port)
+            targets += await _of_hop(resolver, hop, own, hop.port or port)
         except NoTarget as error:
             # The next host of the list may still be found; a temporary fault outweighs a permanent one.
             if trouble is None or trouble.reply.code >= 500:
@@ -45,11 +49,11 @@ async def find_targets(
     return tuple(targets[:MAX_TARGETS])
 
 
-async def _of_hop(resolver: Resolver, hop: NextHop, hostname: str, port: int) -> list[HostPort]:
+async def _of_hop(resolver: Resolver, hop: NextHop, own: frozenset[str], port: int) -> list[HostPort]:
     if hop.is_ip:
         return [HostPort(hop.host, hop.host, port)]
     if hop.use_mx:
-        return await _by_mx(resolver, hop.host, hostname, port)
+        return await _by_mx(resolver, hop.host, own, port)
     try:
         addresses = await resolver.addresses(hop.host)
     except NoSuchDomain:
@@ -62,7 +66,7 @@ async def _of_hop(resolver: Resolver, hop: NextHop, hostname: str, port: int) ->
     return [HostPort(hop.host, address, port) for address in addresses]
 
 
-async def _by_mx(resolver: Resolver, domain: str, hostname: str, port: int) -> list[HostPort]:
+async def _by_mx(resolver: Resolver, domain: str, own: frozenset[str], port: int) -> list[HostPort]:
     try:
         records = await resolver.mx(domain)
     except NoSuchDomain:
@@ -74,8 +78,8 @@ async def _by_mx(resolver: Resolver, domain: str, hostname: str, port: int) -> l
     hosts = [record for record in records if record.host]
     if not hosts:
         raise NoTarget(556, "5.1.10", f"{domain} takes no mail (null MX)")  # RFC 7505 4.2
-    ordered = _in_order(_before_ourselves(hosts, hostname, domain))
-    return await _addresses(resolver, ordered[:MAX_MX], domain, port)
+    ordered = _in_order(_before_ourselves(hosts, own, domain))
+    return await _addresses(resolver, ordered[:MAX_MX], domain, own, port)
 
 
 async def _implicit_mx(resolver: Resolver, domain: str, port: int) -> list[HostPort]:
@@ -91,19 +95,22 @@ async def _implicit_mx(resolver: Resolver, domain: str, port: int) -> list[HostP
     return [HostPort(domain, address, port) for address in addresses]
 
 
-def _before_ourselves(hosts: Sequence[MxHost], hostname: str, domain: str) -> list[MxHost]:
+def _before_ourselves(hosts: Sequence[MxHost], own: frozenset[str], domain: str) -> list[MxHost]:
     """RFC 5321 5.1: when we are among the MX hosts, only those with a lower preference may be tried."""
-    own = [host.preference for host in hosts if host.host == hostname]
-    if not own:
+    ours = [host for host in hosts if host.host in own]
+    if not ours:
         return list(hosts)
-    better = [host for host in hosts if host.preference < min(own)]
+    least = min(host.preference for host in ours)
+    better = [host for host in hosts if host.preference < least]
     if not better:
-        raise NoTarget(
-            554,
-            "5.4.6",
-            f"mail for {domain} loops back to this gateway: its MX is {hostname}, but it is not served",
-        )
+        raise _loop(domain, ours[0].host)
     return better
+
+
+def _loop(domain: str, ours: str) -> NoTarget:
+    return NoTarget(
+        554, "5.4.6", f"mail for {domain} loops back to this gateway: its MX is {ours}, but it is not served"
+    )
 
 
 def _in_order(hosts: Sequence[MxHost]) -> list[MxHost]:
@@ -111,18 +118,33 @@ def _in_order(hosts: Sequence[MxHost]) -> list[MxHost]:
     return sorted(hosts, key=lambda host: (host.preference, random.random()))
 
 
-async def _addresses(resolver: Resolver, hosts: Sequence[MxHost], domain: str, port: int) -> list[HostPort]:
+async def _addresses(
+    resolver: Resolver, hosts: Sequence[MxHost], domain: str, own: frozenset[str], port: int
+) -> list[HostPort]:
+    """The addresses of hosts that are in their order. One that has an address of ours is this gateway by another
+    name, and only what is better than it counts (RFC 5321 5.1)."""
     targets: list[HostPort] = []
+    better = 0  # how many of the targets have a lower preference than the host that is looked at
+    preference = -1
     failed = False
     for host in hosts:
+        if host.preference != preference:
+            preference, better = host.preference, len(targets)
+            if better >= MAX_TARGETS:
+                break
         try:
-            targets += [HostPort(host.host, address, port) for address in await resolver.addresses(host.host)]
+            found = await resolver.addresses(host.host)
         except NoSuchDomain:
             continue
         except ResolverFailure:
             failed = True
-        if len(targets) >= MAX_TARGETS:
+            continue
+        if not own.isdisjoint(found):
+            targets = targets[:better]
+            if not targets:
+                raise _loop(domain, host.host)
             break
+        targets += [HostPort(host.host, address, port) for address in found]
     if targets:
         return targets
     if failed:

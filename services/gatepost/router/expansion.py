@@ -111,7 +111,8 @@ class Expander:
                 self._dropped += 1
 
     def _copy(self, original: str, address: Address, goes: GoesTo) -> None:
-        goes = by_smart_host(goes, self._sender_domain)
+        if goes.destination.domain not in self._tables.secondary:  # a secondary MX sends to the primary itself
+            goes = by_smart_host(goes, self._sender_domain)
         key = goes.destination.mailbox or goes.address.key
         if key not in self._copies:
             forwarded = goes.address.key != parse_address(original).key

@@ -49,7 +49,7 @@ class NearCopy(msgspec.Struct, frozen=True, gc=False):
             recipient=envelope.recipients[0].address,
             reverse_path=envelope.reverse_path,
             prepend=delivery_lines(envelope),
-            body=leaving(MemoryBody(self.inline, envelope.sha256), envelope.strip),
+            body=leaving(MemoryBody(self.inline, envelope.sha256), envelope.strip, envelope.insert),
             received_ms=envelope.received_ms,
         )
 

@@ -270,7 +270,9 @@ class Router:
         if not envelope.client.listener or self._deps.now_ms() - envelope.received_ms > SKEW_MS:
             return False
         return any(
-            problem.goes.enhanced in _NO_SUCH_USER and problem.address.lower() == problem.original.lower()
+            problem.goes.enhanced in _NO_SUCH_USER
+            and not problem.goes.meant
+            and problem.address.lower() == problem.original.lower()
             for problem in expansion.problems
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from aiohttp import web
 
@@ -11,14 +11,24 @@ from gatepost.telemetry.export import prometheus_text
 Check = Callable[[], str | None]
 """Returns None when all is well, else what is wrong, for people."""
 
+Route = web.RouteDef
+"""What else the admin server answers, for a part of the process that has such a thing."""
+
 
 class HealthServer:
     """Serves health and metrics on one address. Readiness never depends on Kafka or LDAP (docs/guarantees.md)."""
 
-    def __init__(self, address: str, ready: Mapping[str, Check], live: Mapping[str, Check] | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        ready: Mapping[str, Check],
+        live: Mapping[str, Check] | None = None,
+        routes: Sequence[Route] = (),
+    ) -> None:
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
         self._ready, self._live = ready, live or {}
+        self._routes = routes
         self._runner: web.AppRunner | None = None
         self.port = self._port
 
@@ -28,6 +38,7 @@ class HealthServer:
         app.router.add_get("/livez", self._serve_live)
         app.router.add_get("/readyz", self._serve_ready)
         app.router.add_get("/metrics", self._serve_metrics)
+        app.add_routes(self._routes)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host.strip("[]"), self._port)

@@ -115,11 +115,36 @@ VERDICTS = Counter(
     "verdicts on clients, greetings and senders by check and action",
     ("listener", "check", "action"),
 )
+SHADOW = Counter(
+    "gatepost.edge.shadow",
+    "{decision}",
+    "what policies in Shadow would have done, at recipient or content; agrees: whether it was done (yes | no)",
+    ("listener", "stage", "action", "agrees"),
+)
+SHADOW_SKIPPED = Counter(
+    "gatepost.edge.shadow.skipped",
+    "{decision}",
+    "recipients and messages that no Shadow judged, since too much is being judged: busy | slow (a scanner)",
+    ("reason",),
+)
 AUTHENTICATION = Counter(
     "gatepost.edge.authentication",
     "{result}",
     "results of SPF, DKIM, DMARC and ARC by method; dkim is the best of a message's signatures",
     ("listener", "method", "result"),
+)
+SCANS = Histogram(
+    "gatepost.edge.scan.duration",
+    "s",
+    "scans by scanner and result, from the final dot to what it said",
+    _SECONDS,
+    ("listener", "scanner", "result"),
+)
+ARCHIVES = Counter(
+    "gatepost.edge.archives",
+    "{message}",
+    "messages with archives by what came of looking into them: looked | opaque | late | busy | failed",
+    ("outcome",),
 )
 DNSBL = Counter(
     "gatepost.edge.dnsbl",
@@ -129,6 +154,15 @@ DNSBL = Counter(
 )
 OWN_LISTED = Gauge(
     "gatepost.edge.own.listed", "1", "whether one of our own addresses is on a DNS list", ("address", "zone")
+)
+POP_LOGINS = Counter(
+    "gatepost.edge.poplogins", "{request}", "logins that mailbox servers told, by the answer's HTTP code", ("code",)
+)
+CALL_AHEAD = Counter(
+    "gatepost.edge.callahead",
+    "{question}",
+    "recipients that the next host was asked for: yes | no | failed | takes-all (not asked: it takes any address)",
+    ("hosts", "outcome"),
 )
 ALARMS = Counter("gatepost.edge.alarms", "{alarm}", "alarms on abuse by kind (docs/operations.md)", ("kind",))
 BANS = Counter("gatepost.edge.bans", "{ban}", "bans that this edge made, by cause", ("cause",))

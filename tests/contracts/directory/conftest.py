@@ -24,6 +24,9 @@ ATTRIBUTES = AttributeMap(
     quota_bytes="carLicense",
     quota_used_bytes="roomNumber",
     login_enabled="businessCategory",
+    secure_login="employeeNumber",
+    scram_verifier="description",
+    clear_password="initials",
 )
 
 MORE = """
@@ -72,6 +75,20 @@ uid: nomail
 cn: No Mail
 sn: Mail
 userPassword: pw-nomail
+
+dn: uid=scott,ou=people,dc=example,dc=test
+objectClass: inetOrgPerson
+objectClass: inetLocalMailRecipient
+uid: scott
+cn: Scott
+sn: Scram
+mailLocalAddress: scott@example.test
+employeeNumber: TRUE
+description: he likes mail
+description: {SCRAM-SHA-256}4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3Otc
+ Pnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=
+initials: clear-scott
+userPassword: pw-scott
 
 dn: cn=odd,ou=groups,dc=example,dc=test
 objectClass: groupOfNames

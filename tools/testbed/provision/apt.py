@@ -19,9 +19,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "servers": (
         *("slapd", "ldap-utils", "knot", "knot-dnsutils", "unbound"),
         *("dovecot-lmtpd", "dovecot-imapd", "openssl"),
+        *("clamav-daemon", "rspamd"),
     ),
     # Exim would remove Postfix, since each wants to be the machine's mail server: see the exim module.
     "bench": ("postfix",),
+    # What Postfix needs beside it to judge what Gatepost judges by itself.
+    "milters": ("opendkim", "opendmarc", "postfix-policyd-spf-python"),
     # For Haraka, which nothing but `make bench` wants: some four hundred packages where Debian brings npm.
     "peers": ("nodejs", "npm"),
     "node": (

@@ -25,7 +25,7 @@ from gatepost.core.address import Address, AddressError, parse_address
 from gatepost.core.manifest.quantities import seconds
 from gatepost.core.manifest.read import ManifestError
 from gatepost.core.manifest.settings import LdapSettings
-from gatepost.core.ports.directory import DirectoryUnavailable, Entry, EntryKind, Login, LoginVerdict
+from gatepost.core.ports.directory import Account, DirectoryUnavailable, Entry, EntryKind, Login, LoginVerdict
 
 # Addresses, or members, that share one search: enough to empty a queue, small enough for every server.
 MAX_BATCH: Final = 50
@@ -107,7 +107,7 @@ class LdapDirectory:
             return _REFUSED
         try:
             async with asyncio.timeout(self._limit):
-                account = await self._account(login)
+                account, _ = await self._account(login)
                 if account is None or not await self._bind(account.entry.reference, password):
                     return _REFUSED
         except TimeoutError:
@@ -117,6 +117,16 @@ class LdapDirectory:
         if not account.entry.login_enabled:
             return Login(LoginVerdict.LOGIN_DISABLED)
         return Login(LoginVerdict.ACCEPTED, account.entry)
+
+    async def account(self, login: str) -> Account | None:
+        if not login or not _is_utf8(login):
+            return None
+        try:
+            async with asyncio.timeout(self._limit):
+                found, raw = await self._account(login, self._map.secrets)
+        except TimeoutError:
+            raise DirectoryUnavailable(f"no answer within {self._limit} s") from None
+        return None if found is None or raw is None else self._map.account(found.entry, raw.attributes)
 
     # --- addresses ---
 
@@ -180,18 +190,23 @@ class LdapDirectory:
 
     # --- logins ---
 
-    async def _account(self, login: str) -> MappedEntry | None:
-        """Find the account by its name, else by one of its own addresses."""
+    async def _account(
+        self, login: str, more: Sequence[str] = ()
+    ) -> tuple[MappedEntry, RawEntry] | tuple[None, None]:
+        """Find the account by its name, else by one of its own addresses; `more` are attributes to ask for."""
         try:
             key = parse_address(login).key
         except AddressError:
             key = ""
         text = by_login(self._settings.filter, self._settings.attributes, login, key)
-        found = await self._search(Search(self._settings.base, True, text, self._wanted(members=False)))
+        wanted = (*self._wanted(members=False), *more)
+        raw = {one.dn: one for one in await self._raw(Search(self._settings.base, True, text, wanted))}
+        found = [self._map.read(one.dn, one.attributes) for one in raw.values()]
         accounts = [item for item in found if item.entry.kind is EntryKind.ACCOUNT]
-        return prefer(item for item in accounts if item.has_name(login)) or prefer(
+        best = prefer(item for item in accounts if item.has_name(login)) or prefer(
             item for item in accounts if key and key in item.entry.addresses
         )
+        return (None, None) if best is None else (best, raw[best.entry.reference])
 
     async def _bind(self, dn: str, password: str) -> bool:
         if self._binds is None:
@@ -242,10 +257,12 @@ class LdapDirectory:
     # --- parts ---
 
     async def _search(self, search: Search) -> list[MappedEntry]:
+        return [self._map.read(raw.dn, raw.attributes) for raw in await self._raw(search)]
+
+    async def _raw(self, search: Search) -> list[RawEntry]:
         if self._links is None:
             raise DirectoryUnavailable("the directory is not started")
-        found: list[RawEntry] = await self._links.run(lambda link: link.search(search, self._limit))
-        return [self._map.read(raw.dn, raw.attributes) for raw in found]
+        return await self._links.run(lambda link: link.search(search, self._limit))
 
     def _wanted(self, *, members: bool) -> tuple[str, ...]:
         return tuple(self._map.wanted(members=members))

@@ -73,7 +73,11 @@ class Opener:
         dn = self._settings.bind_dn
         password = self._service_password() if dn else b""
         connection = self._connect(replica, limit, dn, password)
-        code, text = _bind(connection)
+        try:
+            code, text = _bind(connection)
+        except BaseException:
+            close(connection)
+            raise
         if code != SUCCESS:
             close(connection)
             _log.error("directory_bind_refused", url=replica.url, bind_dn=dn, code=code, reason=text)

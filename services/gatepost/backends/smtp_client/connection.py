@@ -114,6 +114,21 @@ class Connection:
         self._needs_reset = transaction.open
         return results
 
+    def offers(self, keyword: str) -> bool:
+        """Whether the host announced an extension."""
+        return keyword in self._extensions
+
+    async def inquire(self, command: str, line: str) -> Reply:
+        """Say one line of a transaction that will have no message, and return the reply. Raises HostFailure."""
+        self._needs_reset = True
+        try:
+            self._wire.write(line.encode("utf-8", "replace") + b"\r\n")
+            return await self._wire.reply(self._limits.command)
+        except WireError as error:
+            self.abort()
+            enhanced = "4.5.0" if isinstance(error, WireGarbled) else "4.4.2"
+            raise HostFailure(RemoteReply(451, enhanced, str(error), self._remote, command)) from None
+
     async def quit(self) -> None:
         """Say goodbye where that is still possible, and close. Takes QUIT_SECONDS at most twice."""
         try:

@@ -72,6 +72,7 @@ class HeloTest(msgspec.Struct, frozen=True, omit_defaults=True):
 class HeloPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
     checks: tuple[HeloTest, ...] = ()
     on_error: OnError = OnError.IGNORE
+    require: bool = True
 
     @property
     def needs_dns(self) -> bool:

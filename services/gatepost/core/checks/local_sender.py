@@ -20,8 +20,8 @@ from gatepost.core.reply import Reply
 CHECK: Final = "local-sender"
 
 SPOOFED: Final = Reply(550, "5.7.1", "mail of this domain's senders is sent after AUTH only", CHECK)
-UNKNOWN: Final = Reply(550, "5.1.0", "there is no such sender here", CHECK)  # RFC 3463 3.2, X.1.0
-CANNOT_TELL: Final = Reply(451, "4.4.3", "the sender cannot be looked up, please try again later", CHECK)
+SENDER_MISSING: Final = Reply(550, "5.1.0", "there is no such sender here", CHECK)  # RFC 3463 3.2, X.1.0
+SENDER_NOT_LOOKED_UP: Final = Reply(451, "4.4.3", "the sender cannot be looked up, please try again later", CHECK)
 
 
 class LocalSenderPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -33,6 +33,10 @@ class LocalSenderPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def asks(self) -> bool:
         return self.must_exist or self.spoofed is not None
+
+
+OFF: Final = LocalSenderPolicy()
+"""The default itself: only this very one is left out of a configuration that is written."""
 
 
 class LocalSenderFacts(msgspec.Struct, frozen=True):
@@ -51,5 +55,5 @@ def evaluate(policy: LocalSenderPolicy, facts: LocalSenderFacts) -> Verdict | No
     if not policy.must_exist or facts.exists:
         return None
     if facts.exists is None:
-        return Verdict(CHECK, Action.DEFER, CANNOT_TELL, told, reason="the directory does not answer")
-    return Verdict(CHECK, Action.REJECT, UNKNOWN, told, reason=f"{facts.sender} does not exist")
+        return Verdict(CHECK, Action.DEFER, SENDER_NOT_LOOKED_UP, told, reason="the directory does not answer")
+    return Verdict(CHECK, Action.REJECT, SENDER_MISSING, told, reason=f"{facts.sender} does not exist")

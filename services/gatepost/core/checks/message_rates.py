@@ -40,16 +40,26 @@ class MessageRates(msgspec.Struct, frozen=True, omit_defaults=True):
     client: Rate | None = None
 
     def of(self, subject: Subject) -> Rate | None:
-        return {Subject.RECIPIENT: self.recipient, Subject.SENDER: self.sender, Subject.CLIENT: self.client}[subject]
+        match subject:
+            case Subject.RECIPIENT:
+                return self.recipient
+            case Subject.SENDER:
+                return self.sender
+            case Subject.CLIENT:
+                return self.client
 
 
-REPLIES: Final = {
-    Subject.RECIPIENT: Reply(450, "4.2.1", "this mailbox gets more mail than it may, please try later", CHECK),
-    Subject.SENDER: Reply(450, "4.7.1", "this sender sends more mail than it may, please try later", CHECK),
-    Subject.CLIENT: Reply(450, "4.7.1", "your host sends more mail than it may, please try later", CHECK),
+MAILBOX_FLOODED: Final = Reply(450, "4.2.1", "this mailbox gets more mail than it may, please try later", CHECK)
+SENDER_TOO_BUSY: Final = Reply(450, "4.7.1", "this sender sends more mail than it may, please try later", CHECK)
+CLIENT_TOO_BUSY: Final = Reply(450, "4.7.1", "your network sends more mail than it may, please try later", CHECK)
+
+_REPLIES: Final = {
+    Subject.RECIPIENT: MAILBOX_FLOODED,
+    Subject.SENDER: SENDER_TOO_BUSY,
+    Subject.CLIENT: CLIENT_TOO_BUSY,
 }
 
 
 def evaluate(subject: Subject, rate: Rate, accepted: int) -> Reply | None:
     """The refusal of one more message, when so many of the subject were accepted within the window."""
-    return REPLIES[subject] if accepted >= rate.messages else None
+    return _REPLIES[subject] if accepted >= rate.messages else None

@@ -24,7 +24,7 @@ def evaluate(found: Found, declared_size: int) -> Reply | None:
     match found.kind:
         case Kind.NOT_SERVED:
             raise ValueError("a recipient that is not served is relay_right's to judge")
-        case Kind.UNKNOWN:
+        case Kind.UNKNOWN:  # DeliverTo, Discard and Bounce take it
             if config is None or config.unknown is UnknownAction.REJECT:
                 return UNKNOWN
         case Kind.DISABLED:

@@ -1,9 +1,9 @@
 """Check `spam-trap`: an address that no person ever gave to anybody; whoever writes to it collects addresses.
 
-The trap is taken at RCPT, so that nobody learns by the reply which address it is; behind the final dot the message is
-refused for all its recipients. Bans have safeguards, for a trap can be written to on purpose to get a competitor
-banned: a client that an administrator or a list of the good vouches for never is, and a sender only when SPF or DKIM
-proves that it was it.
+The trap is taken at RCPT, so that nobody learns by the reply which address it is; behind the final dot the message
+is refused for all its recipients. Bans have safeguards, for a trap can be written to on purpose to get a competitor
+banned: a client that an administrator or a list of the good vouches for never is, and a sender only when SPF or
+DKIM proves that it was it.
 """
 
 from __future__ import annotations

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from gatepost.core.address import AddressError, parse_address
+from gatepost.core.compile.call_ahead import call_ahead_plan
 from gatepost.core.compile.conditions import ACCEPTED, RESOLVED_REFS, Rejection
 from gatepost.core.compile.masquerade import compile_masquerade
 from gatepost.core.configuration import DeliveryPlan, DomainConfig, RetryPlan
 from gatepost.core.domain import DomainError, canonical_domain
 from gatepost.core.hosts import HostError, parse_host
 from gatepost.core.manifest import mail_domain
+from gatepost.core.manifest.call_ahead import CallAheadSource
 from gatepost.core.manifest.mail_domain import (
     AnySource,
     DirectorySource,
@@ -42,7 +44,9 @@ def compile_domain(
     warnings: list[str] = []
     domain = _domain(spec.domain, "spec.domain")
     kind, directory, static = _source(spec.recipients.source, domain, directories, warnings)
-    unknown, unknown_to = _unknown(spec.recipients)
+    unknown, unknown_to = _unknown(spec.recipients, warnings)
+    source = spec.recipients.source
+    plan = call_ahead_plan(source, unknown) if isinstance(source, CallAheadSource) else None
     outbound = spec.outbound
     aliases = tuple(_domain(name, "spec.aliasDomains") for name in spec.alias_domains or ())
     config = DomainConfig(
@@ -52,7 +56,7 @@ def compile_domain(
         source_kind=kind,
         directory=directory,
         static=static,
-        delivery=_delivery(spec.delivery or MailboxDelivery(), stores),
+        delivery=_delivery(spec.delivery or (RelayDelivery(plan.hosts) if plan else MailboxDelivery()), stores),
         default=bool(spec.default),
         subdomains=bool(spec.subdomains),
         alias_domains=aliases,
@@ -70,6 +74,7 @@ def compile_domain(
         masquerade=compile_masquerade(outbound.masquerade, (domain, *aliases))
         if outbound and outbound.masquerade
         else None,
+        call_ahead=plan,
     )
     return config, warnings
 
@@ -124,6 +129,8 @@ def _source(
             field = "spec.recipients.source.addresses"
             keys = tuple(sorted({_address(_complete(text, domain), field) for text in addresses}))
             return "Static", "", keys
+        case CallAheadSource():
+            return "Any", "", ()  # narrowed by the plan; who does not know it yet takes them all
         case AnySource():
             warnings.append(
                 "recipients.source Any takes every address: mail that the next hop refuses becomes bounces to "
@@ -137,7 +144,7 @@ def _complete(text: str, domain: str) -> str:
     return text if "@" in text else f"{text}@{domain}"
 
 
-def _unknown(recipients: Recipients) -> tuple[UnknownAction, str]:
+def _unknown(recipients: Recipients, warnings: list[str]) -> tuple[UnknownAction, str]:
     action = recipients.unknown or UnknownAction.REJECT
     field = "spec.recipients.unknownDeliverTo"
     if action is UnknownAction.DELIVER_TO:
@@ -146,6 +153,12 @@ def _unknown(recipients: Recipients) -> tuple[UnknownAction, str]:
         return action, _address(recipients.unknown_deliver_to, field)
     if recipients.unknown_deliver_to:
         raise _invalid(field, "has a meaning only with unknown: DeliverTo")
+    if action is UnknownAction.BOUNCE:
+        warnings.append(
+            "recipients.unknown Bounce takes mail for everybody and sends it back later: to senders whose domain "
+            "is verified, but who may not have written it (backscatter); the rest is held in quarantine. Reject "
+            "has neither fault"
+        )
     return action, ""
 
 

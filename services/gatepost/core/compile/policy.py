@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+import msgspec
 
 from gatepost.core.compile.conditions import ACCEPTED, RESOLVED_REFS, Rejection
 from gatepost.core.compile.policy_access import compile_access
 from gatepost.core.compile.policy_authentication import compile_authentication
 from gatepost.core.compile.policy_client import client_parts
+from gatepost.core.compile.policy_content import content_rules
 from gatepost.core.compile.policy_recipients import login_failures, recipient_parts
+from gatepost.core.compile.policy_relay import relay_parts
+from gatepost.core.compile.policy_scanners import compile_scanners
 from gatepost.core.compile.policy_tls import certificate_rights, checked_networks
 from gatepost.core.compile.policy_traps import compile_local_senders, compile_rates, compile_traps
 from gatepost.core.configuration import ClientRule, ListenerPolicy
+from gatepost.core.configuration_content import NOTHING, ContentPolicy
 from gatepost.core.domain import DomainError, canonical_domain
 from gatepost.core.manifest import relay_policy
 from gatepost.core.manifest.object import API_VERSION, ObjectKey
 from gatepost.core.manifest.quantities import seconds, size_bytes
 from gatepost.core.manifest.relay_policy import (
     Authenticated,
+    Mechanism,
     RelayPolicy,
     RelayPolicySpec,
     RequireFor,
@@ -28,6 +37,8 @@ from gatepost.core.networks import NetworkError, parse_network
 from gatepost.core.policy_defaults import LOCAL
 
 T = TypeVar("T")
+
+NO_OFFERS: Final[Mapping[str, tuple[Mechanism, ...]]] = MappingProxyType({})
 
 MAX_MESSAGE_SIZE = 150 * 2**20  # a body of this size is 170 records of the content topic
 MIN_MESSAGE_SIZE = 64 * 2**10  # RFC 5321 4.5.3.1.7: at least 64K octets must be taken
@@ -47,9 +58,16 @@ def default_policy(listener: str, role: Role, directories: tuple[str, ...]) -> L
 
 
 def compile_policy(
-    manifest: RelayPolicy, listener: str, role: Role, directories: tuple[str, ...]
+    manifest: RelayPolicy,
+    listener: str,
+    role: Role,
+    directories: tuple[str, ...],
+    offers: Mapping[str, tuple[Mechanism, ...]] = NO_OFFERS,
 ) -> tuple[ListenerPolicy, list[str]]:
-    """Return the listener's policy and warnings for its author. Raises Rejection."""
+    """Return the listener's policy and warnings for its author. Raises Rejection.
+
+    `offers`: by which mechanisms each directory can check a login; one that is not named knows PLAIN and LOGIN.
+    """
     if manifest.api_version != API_VERSION or manifest.kind != relay_policy.KIND:
         raise Rejection(ACCEPTED, "Invalid", "apiVersion", f"{API_VERSION} {relay_policy.KIND} is expected")
     spec = manifest.spec
@@ -98,6 +116,7 @@ def compile_policy(
         access=compile_access(spec.access, role, spec.relay.allow_on_public_listeners if spec.relay else None),
         authentication=compile_authentication(spec.authentication, role, warnings),
         spam_traps=compile_traps(spec, warnings),
+        content=_content(spec, role, warnings),
         message_rates=compile_rates(spec),
         local_sender=compile_local_senders(
             spec.senders, authenticates=spec.authentication is not None, warnings=warnings
@@ -105,11 +124,19 @@ def compile_policy(
         **client_parts(spec, role, warnings),
         **recipient_parts(spec.recipients, warnings),
     )
-    return policy, warnings
+    parts = relay_parts(spec.relay, role, policy, offers, warnings)
+    return msgspec.structs.replace(policy, **parts) if parts else policy, warnings
 
 
 def _or(value: T | None, default: T) -> T:
     return default if value is None else value
+
+
+def _content(spec: RelayPolicySpec, role: Role, warnings: list[str]) -> ContentPolicy:
+    policy = ContentPolicy(
+        scanners=compile_scanners(spec.scanners, role, warnings), **content_rules(spec, warnings)
+    )
+    return NOTHING if policy.is_empty else policy
 
 
 def _seconds(text: str | None, default: float) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
+import msgspec
+
 from gatepost.core.checks.connection import ConnectionRules, RuleError, parse_rule
 from gatepost.core.checks.dnsbl import CodeError, Codes, DnsblList, DnsblPolicy, Subject
 from gatepost.core.checks.helo import HeloPolicy, HeloTest
@@ -26,6 +28,8 @@ from gatepost.core.reply import MAX_REPLY_LINE
 MAX_BANNER_DELAY = 30.0
 MAX_DEADLINE = 30.0
 MIN_WATCH = 60.0
+# Exploited hosts, known spammers and end users' addresses in one zone; PBL is 127.0.0.10 and 11.
+STANDARD_LIST = DnsblList("zen.spamhaus.org", ("127.0.0.2-127.0.0.11",))
 LONGEST_TEXT = MAX_REPLY_LINE - 200
 
 
@@ -90,7 +94,7 @@ def _helo(spec: Helo | None) -> HeloPolicy:
         HeloTest(one.test, _action(one.action, Action.ACCEPT, "spec.helo.checks.action"))
         for one in spec.checks or ()
     )
-    return HeloPolicy(checks, spec.on_error or OnError.IGNORE)
+    return HeloPolicy(checks, spec.on_error or OnError.IGNORE, spec.require is not False)
 
 
 def _senders(spec: Senders | None) -> SenderDomainPolicy:
@@ -106,6 +110,9 @@ def _dnsbl(spec: Dnsbl | None, warnings: list[str]) -> DnsblPolicy:
         return base
     lists = tuple(_list(one, f"spec.dnsbl.lists[{place}]") for place, one in enumerate(spec.lists or ()))
     threshold = spec.threshold or base.threshold
+    if spec.standard and not any(one.zone == STANDARD_LIST.zone for one in lists):
+        # It refuses alone, whatever the others weigh.
+        lists = (msgspec.structs.replace(STANDARD_LIST, weight=threshold), *lists)
     most = sum(one.weight for one in lists if one.weight > 0)
     if lists and most < threshold:
         warnings.append(f"dnsbl.threshold {threshold} is never reached: the weights add up to {most}")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from gatepost.core.address import AddressError, parse_address
-from gatepost.core.checks.local_sender import LocalSenderPolicy
+from gatepost.core.checks.local_sender import OFF, LocalSenderPolicy
 from gatepost.core.checks.message_rates import MessageRates, Rate
 from gatepost.core.checks.spam_traps import SpamTrapPolicy
 from gatepost.core.compile.conditions import ACCEPTED, Rejection
 from gatepost.core.compile.policy_recipients import MAX_BAN, MAX_WINDOW, duration
 from gatepost.core.manifest.actions import Action
 from gatepost.core.manifest.policy_dnsbl import Senders
-from gatepost.core.manifest.policy_traps import MessageRateSpec, SpamTraps, TrapBans
+from gatepost.core.manifest.policy_traps import MessageRateSpec, TrapBans
 from gatepost.core.manifest.relay_policy import RelayPolicySpec
 
 _FIELD: Final = "spec.spamTraps"
@@ -65,8 +65,8 @@ def _rate(spec: MessageRateSpec | None, name: str) -> Rate | None:
 
 def compile_local_senders(spec: Senders | None, *, authenticates: bool, warnings: list[str]) -> LocalSenderPolicy:
     """Raises Rejection."""
-    if spec is None:
-        return LocalSenderPolicy()
+    if spec is None or (spec.spoofed_local is None and not spec.local_must_exist):
+        return OFF
     if spec.spoofed_local is Action.RELAY:
         raise Rejection(ACCEPTED, "Invalid", "spec.senders.spoofedLocal", "Relay is not for this check")
     if spec.spoofed_local is not None and not authenticates:

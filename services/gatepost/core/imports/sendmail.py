@@ -137,7 +137,7 @@ def _access_lines(line: str, entry: AccessEntry, place: Place, mc: Mc, plan: Pla
         return [f"Connect:{entry.key}\tRELAY"]
     if entry.tag is Tag.ANY and mc.given and not mc.recipients_in_access and not _is_network(entry.key):
         plan.differs(place, "without blocklist_recipients the key is not for recipients: it became two lines")
-        tags = ["From"] if "@" in entry.key else ["Connect", "From"]
+        tags = ["From"] if "@" in entry.key or entry.key == "<>" else ["Connect", "From"]
         return [
             f"{tag}:{entry.key}\t{value}" for tag in tags if not (tag == "From" and entry.action is Action.RELAY)
         ]

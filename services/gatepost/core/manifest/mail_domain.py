@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from gatepost.core.manifest.call_ahead import CallAheadSource
 from gatepost.core.manifest.object import (
     API_VERSION,
     AddressText,
@@ -44,13 +45,14 @@ class AnySource(SpecPart, frozen=True, tag="Any", tag_field="type"):
     """Every local part is taken. Warned about: what the next hop refuses becomes a bounce to a stranger."""
 
 
-RecipientSource = DirectorySource | StaticSource | AnySource
+RecipientSource = DirectorySource | StaticSource | CallAheadSource | AnySource
 
 
 class UnknownAction(Enum):
     REJECT = "Reject"
     DELIVER_TO = "DeliverTo"
     DISCARD = "Discard"
+    BOUNCE = "Bounce"
 
 
 class Subaddressing(SpecPart, frozen=True):
@@ -63,7 +65,8 @@ class Subaddressing(SpecPart, frozen=True):
 class Recipients(SpecPart, frozen=True):
     source: RecipientSource
     unknown: UnknownAction | None = None
-    """Reject (the default) answers 550 5.1.1 to RCPT."""
+    """Reject (the default) answers 550 5.1.1 to RCPT. Bounce takes the mail and sends a notification, to verified
+    return paths only. Warned about: spammers learn nothing of it, and senders whose names they forge get it."""
     unknown_deliver_to: AddressText | None = None
     subaddressing: Subaddressing | None = None
     role_addresses: Annotated[dict[LocalPartText, AddressText], msgspec.Meta(max_length=32)] | None = None

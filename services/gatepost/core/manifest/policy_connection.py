@@ -31,7 +31,8 @@ class PerNetwork(SpecPart, frozen=True):
 
 
 class Total(SpecPart, frozen=True):
-    concurrent: Count | None = None
+    concurrent: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
+    """Sessions on the listener at each edge; 0 closes it: every client gets 421."""
 
 
 class ReverseDnsSpec(SpecPart, frozen=True):

@@ -39,6 +39,9 @@ class Watch(SpecPart, frozen=True):
 
 class Dnsbl(SpecPart, frozen=True):
     threshold: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    standard: bool | None = None
+    """True: zen.spamhaus.org as well, refusing what it lists (127.0.0.2 to 127.0.0.11). Its operator answers only
+    resolvers of your own, not public ones, and large sites need a contract."""
     deadline: Duration | None = None
     """For all lists together, at most 30s; a list that has not answered by then has failed."""
     lists: Annotated[tuple[DnsblListSpec, ...], msgspec.Meta(max_length=32)] | None = None

@@ -21,6 +21,8 @@ class HeloCheckSpec(SpecPart, frozen=True):
 class Helo(SpecPart, frozen=True):
     """Own clients (relay.clients, AUTH) are never tested."""
 
+    require: bool | None = None
+    """True. False lets a client send mail without a greeting (RFC 5321 4.1.4 wants one; old devices have none)."""
     checks: Annotated[tuple[HeloCheckSpec, ...], msgspec.Meta(max_length=8)] | None = None
     on_error: OnError | None = None
     """When the DNS does not answer a test that would refuse; Ignore without it."""

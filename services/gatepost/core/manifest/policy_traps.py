@@ -1,4 +1,4 @@
-"""RelayPolicy's `spamTraps`, and `recipients.rates`: what works against collectors and bombers while nobody looks."""
+"""RelayPolicy's `spamTraps`, and `recipients.rates`: against collectors and bombers while nobody looks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RelayPolicy: what a listener decides while the client waits.
+"""RelayPolicy: what a listener decides while the client waits, and what domains decide for their recipients.
 
 Unset means inherited: compile applies the defaults of the listener's role. Only fields that act exist here;
 tools/crdgen makes the CRD from these types.
@@ -15,19 +15,19 @@ from gatepost.core.manifest.object import API_VERSION, DomainText, Metadata, Net
 from gatepost.core.manifest.policy_access import AccessSpec
 from gatepost.core.manifest.policy_authentication import AuthenticationSpec
 from gatepost.core.manifest.policy_connection import Connection
+from gatepost.core.manifest.policy_content import AttachmentsSpec, CharsetSpec, HeaderRuleSpecs
 from gatepost.core.manifest.policy_dnsbl import Dnsbl, Senders
 from gatepost.core.manifest.policy_helo import Helo
+from gatepost.core.manifest.policy_layers import Exemptions, Mode, Rollout, Target
 from gatepost.core.manifest.policy_recipients import LoginFailures, RecipientLimits
+from gatepost.core.manifest.policy_relay import PopBeforeSmtp
+from gatepost.core.manifest.policy_scanners import ScannerSpecs
 from gatepost.core.manifest.policy_tls import ClientCertificates
 from gatepost.core.manifest.policy_traps import SpamTraps
 from gatepost.core.manifest.quantities import Size
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Networks = Annotated[tuple[NetworkText, ...], msgspec.Meta(max_length=1024)]
-
-
-class ListenersTarget(SpecPart, frozen=True, tag="Listeners", tag_field="type"):
-    listeners: Annotated[tuple[ObjectName, ...], msgspec.Meta(min_length=1, max_length=64)]
 
 
 class SenderMatch(Enum):
@@ -44,6 +44,8 @@ class RequireFor(Enum):
 class Mechanism(Enum):
     PLAIN = "PLAIN"
     LOGIN = "LOGIN"
+    CRAM_MD5 = "CRAM-MD5"
+    SCRAM_SHA_256 = "SCRAM-SHA-256"
 
 
 class RelayClients(SpecPart, frozen=True):
@@ -57,6 +59,8 @@ class RelayClients(SpecPart, frozen=True):
 class Authenticated(SpecPart, frozen=True):
     enabled: bool | None = None
     mechanisms: Annotated[tuple[Mechanism, ...], msgspec.Meta(min_length=1, max_length=4)] | None = None
+    """PLAIN and LOGIN by default; what the directory cannot check is not offered, and warned about. CRAM-MD5 needs
+    passwords in clear, SCRAM-SHA-256 its verifiers or passwords in clear."""
     require_tls: bool | None = msgspec.field(name="requireTLS", default=None)
     require_for: RequireFor | None = None
     """All refuses even local recipients before AUTH."""
@@ -72,6 +76,10 @@ class Relay(SpecPart, frozen=True):
     """Lets `clients` count on a listener of role mx, where a load balancer can make the world look inside."""
     authenticated: Authenticated | None = None
     client_certificates: ClientCertificates | None = None
+    secondary_for: Annotated[tuple[DomainText, ...], msgspec.Meta(max_length=256)] | None = None
+    """Domains of others for which this host is a secondary MX: mail for them is taken from everybody and sent to
+    their MX hosts of better preference. Warned about: their recipients are not known here."""
+    pop_before_smtp: PopBeforeSmtp | None = None
 
 
 class BareNewline(Enum):
@@ -112,7 +120,15 @@ class TlsPolicy(SpecPart, frozen=True):
 
 
 class RelayPolicySpec(SpecPart, frozen=True):
-    target: ListenersTarget
+    target: Target
+    mode: Mode | None = None
+    """Enforce without it. Shadow decides and records what it would have done, and never acts; each target has one
+    policy that is enforced, and beside it at most one in Shadow or with a rollout below 100 percent."""
+    rollout: Rollout | None = None
+    allow_exemptions: Exemptions | None = None
+    """Of a listener's policy: what domains' policies may switch off for their recipients."""
+    exemptions: Exemptions | None = None
+    """Of a domain's policy: what it switches off; it counts at listeners that allow it."""
     connection: Connection | None = None
     helo: Helo | None = None
     relay: Relay | None = None
@@ -122,6 +138,10 @@ class RelayPolicySpec(SpecPart, frozen=True):
     authentication: AuthenticationSpec | None = None
     recipients: RecipientLimits | None = None
     spam_traps: SpamTraps | None = None
+    headers: HeaderRuleSpecs | None = None
+    charset: CharsetSpec | None = None
+    attachments: AttachmentsSpec | None = None
+    scanners: ScannerSpecs | None = None
     smtp: Smtp | None = None
     tls: TlsPolicy | None = None
 

@@ -94,6 +94,14 @@ class AttributeMap(_Settings, frozen=True):
     disabled_values: tuple[str, ...] = ("disabled",)
     login_enabled: str = ""
     login_disabled_values: tuple[str, ...] = ("FALSE", "false", "no", "disabled")
+    secure_login: str = ""
+    """The attribute that lets an account log in by SCRAM-SHA-256 or CRAM-MD5 only, not even inside TLS by PLAIN."""
+    secure_login_values: tuple[str, ...] = ("TRUE", "true", "yes")
+    scram_verifier: str = ""
+    """Where SCRAM-SHA-256 verifiers are, as authPassword (RFC 5803); without it LDAP offers no SCRAM. The service
+    account must be let read it. An LDIF file's userPassword is looked at as well."""
+    clear_password: str = ""
+    """Where passwords are in clear, for CRAM-MD5. An LDIF file's userPassword is looked at as well."""
     group_name: str = "cn"
     group_classes: tuple[str, ...] = ("groupOfNames", "groupOfUniqueNames", "group")
 
@@ -125,11 +133,29 @@ class LdifSettings(_Settings, frozen=True):
     attributes: AttributeMap = AttributeMap()
 
 
+class PasswordProgram(_Settings, frozen=True):
+    """A program with the checkpassword interface decides about passwords; the directory still knows the accounts.
+
+    It reads login NUL password NUL NUL from file descriptor 3; exit code 0 is yes, 1 no, any other a temporary
+    fault. It is run without a shell, with PATH alone as its environment, and killed with its children after
+    `timeout`.
+    """
+
+    command: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=32)]
+    """Program and arguments, as ["/usr/bin/checkpassword", "/bin/true"]; the program with its whole path."""
+    timeout: Duration = "10s"
+    """At most 60s."""
+    concurrent: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    """How many run at once in this process; a login that cannot begin within `timeout` gets 454."""
+
+
 class DirectorySettings(_Settings, frozen=True):
-    """Exactly one of the two."""
+    """Exactly one of ldap and ldif."""
 
     ldap: LdapSettings | None = None
     ldif: LdifSettings | None = None
+    password_program: PasswordProgram | None = None
+    """Checks the passwords of AUTH PLAIN and LOGIN in the directory's place."""
 
 
 class Role(Enum):
@@ -211,6 +237,9 @@ class DnsSettings(_Settings, frozen=True):
 class RelaySettings(_Settings, frozen=True):
     smtp_port: Port = 25
     """The port of hosts found by MX."""
+    own_names: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    """Names and IP addresses besides hostname by which MX records mean this gateway, as those of a load balancer:
+    mail is only ever sent to hosts of better preference (RFC 5321 5.1)."""
     connections_per_site: Annotated[int, msgspec.Meta(ge=1, le=100)] = 4
     messages_per_connection: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
     connect_timeout: Duration = "30s"
@@ -282,6 +311,9 @@ class TelemetrySettings(_Settings, frozen=True):
 class AdminSettings(_Settings, frozen=True):
     address: str = "127.0.0.1:8025"
     """HOST:PORT for /livez, /readyz and /metrics."""
+    pop_before_smtp_token_file: str = ""
+    """With it an edge takes POST /pop-before-smtp {"address", "account"} from the mailbox server, by this bearer
+    token of at least 16 characters; for policies with relay.popBeforeSmtp. Relative to the configuration."""
 
 
 class LimitSettings(_Settings, frozen=True):

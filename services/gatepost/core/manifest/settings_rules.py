@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from gatepost.core.hosts import HostError, parse_host
 from gatepost.core.manifest.quantities import seconds, size_bytes
 from gatepost.core.manifest.read import ManifestError
-from gatepost.core.manifest.settings import KafkaSecurity, KafkaSettings, ListenerTls, Settings
+from gatepost.core.manifest.settings import (
+    KafkaSecurity,
+    KafkaSettings,
+    ListenerTls,
+    PasswordProgram,
+    Settings,
+)
 from gatepost.core.networks import NetworkError, parse_network
 
 MAX_APPEND_TIMEOUT = 9.0  # a client has its 451 within 10 s when the log is away
 MIN_LOG_FILE = 64 * 1024  # a smaller file would be put aside all the time
 MIN_ROTATION = 60.0
 MIN_ALARM_WINDOW = 1.0
+MAX_PROGRAM = 60.0  # a mail program waits for some minutes, its user does not
 MAX_NEGATIVE_CACHE = 30.0  # a user who was just created must not wait longer for the first mail
 
 
@@ -25,15 +33,35 @@ def check_settings(settings: Settings, where: str) -> None:
             raise ManifestError(where, f"directories.{name}", "exactly one of ldap and ldif is needed")
         if directory.ldap and seconds(directory.ldap.cache_negative) > MAX_NEGATIVE_CACHE:
             raise ManifestError(where, f"directories.{name}.ldap.cacheNegative", "at most 30s")
+        if directory.password_program:
+            _check_program(directory.password_program, where, f"directories.{name}.passwordProgram")
     for name, store in settings.stores.items():
         if (store.maildir is None) == (store.lmtp is None):
             raise ManifestError(where, f"stores.{name}", "exactly one of maildir and lmtp is needed")
+    _check_own_names(settings.relay.own_names, where)
     _check_listeners(settings, where)
     _check_telemetry(settings, where)
     if settings.store is not None and settings.store not in settings.stores:
         raise ManifestError(where, "store", f"{settings.store!r} is none of stores")
     if settings.log.kafka is not None:
         _check_kafka(settings.log.kafka, where)
+
+
+def _check_own_names(names: tuple[str, ...], where: str) -> None:
+    for number, name in enumerate(names):
+        try:
+            parse_host(f"[{name.strip('[]')}]")
+        except HostError as error:
+            raise ManifestError(where, f"relay.ownNames[{number}]", str(error)) from None
+
+
+def _check_program(program: PasswordProgram, where: str, field: str) -> None:
+    if not program.command[0].startswith("/"):
+        raise ManifestError(where, f"{field}.command", "the program is named with its whole path")
+    if any("\0" in word for word in program.command):
+        raise ManifestError(where, f"{field}.command", "a NUL cannot be passed to a program")
+    if not 0 < seconds(program.timeout) <= MAX_PROGRAM:
+        raise ManifestError(where, f"{field}.timeout", "more than 0s and at most 60s")
 
 
 def _check_kafka(kafka: KafkaSettings, where: str) -> None:

@@ -10,13 +10,15 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from gatepost.core.manifest.object import DomainText
+from gatepost.core.manifest.object import DomainText, ObjectName
 
 # The API server holds a schema's `maximum` as a float, so that 2**63 - 1 would overflow into a negative limit.
 Generation = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Time = Annotated[str, msgspec.Meta(max_length=64, extra_json_schema={"format": "date-time"})]
 
 MAX_MESSAGE = 32768  # metav1.Condition
+MAX_TARGETS = 100  # a selector can select any number; those that are not accepted come first
+MAX_TARGET_MESSAGE = 1024
 MAX_CONDITIONS = 16  # we know four; the rest is room for other controllers
 
 
@@ -61,9 +63,23 @@ class MailDomainStatus(StatusPart, frozen=True):
     conditions: Conditions = ()
 
 
+class TargetStatus(StatusPart, frozen=True):
+    """Whether a RelayPolicy is in force for one of its targets."""
+
+    kind: Literal["Listener", "MailDomain"]
+    name: ObjectName
+    """Of the listener in the Settings, or of the MailDomain object."""
+    accepted: Literal["True", "False"]
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+    """One word for programs, as in conditions."""
+    message: Annotated[str, msgspec.Meta(max_length=MAX_TARGET_MESSAGE)] = ""
+    """Why it is not."""
+
+
 class RelayPolicyStatus(StatusPart, frozen=True):
     """What became of a RelayPolicy."""
 
     observed_generation: Generation = 0
     """The newest metadata.generation that was looked at."""
     conditions: Conditions = ()
+    targets: Annotated[tuple[TargetStatus, ...], msgspec.Meta(max_length=MAX_TARGETS)] = ()

@@ -45,6 +45,7 @@ class Entry(msgspec.Struct, frozen=True):
     quota_bytes: int | None = None
     quota_used_bytes: int | None = None
     reference: str = ""  # the backend's own name of the entry (a DN)
+    secure_login: bool = False  # may not log in by a mechanism that sends the password itself
 
     @property
     def over_quota(self) -> bool:
@@ -69,6 +70,20 @@ class Login(msgspec.Struct, frozen=True):
     entry: Entry | None = None
 
 
+class Account(msgspec.Struct, frozen=True):
+    """An account with what it takes to check a challenge (SCRAM, CRAM-MD5); only what the directory may tell us.
+
+    `verifiers` are texts as RFC 5803 has them, `clear` passwords themselves. Never shown, logged or kept.
+    """
+
+    entry: Entry
+    verifiers: tuple[str, ...] = ()
+    clear: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Account({self.entry.name!r})"
+
+
 class Directory(Protocol):
     """All calls have a time limit of the backend's settings and raise DirectoryUnavailable."""
 
@@ -90,3 +105,6 @@ class Directory(Protocol):
 
     async def authenticate(self, login: str, password: str) -> Login:
         """Check a login (a name, or an own address of the account) with its password."""
+
+    async def account(self, login: str) -> Account | None:
+        """Find the account of a login, as authenticate() does, without a password; None when there is none."""

@@ -10,7 +10,7 @@ from gatepost.core import smtp_replies as say
 from gatepost.core.checks import sender_match
 from gatepost.core.manifest.relay_policy import RequireFor
 from gatepost.core.smtp_commands import CommandError, parse_mail
-from gatepost.edge import inspection, traps
+from gatepost.edge import authentication, traps
 from gatepost.edge.transaction import SPAN, Transaction
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ OK: Final = b"250 2.1.0 Ok\r\n"
 
 
 def mail(session: Session, argument: bytes) -> None:
-    if not session.helo:
+    if not session.helo and session.policy.helo.require:
         raise CommandError(say.HELO_FIRST)
     if session.transaction is not None:
         raise CommandError(say.NESTED_MAIL)
@@ -46,8 +46,8 @@ def mail(session: Session, argument: bytes) -> None:
     session.transaction = transaction = Transaction(command, server.tables, table, span)
     if server.bans and (banned := traps.sender_banned(session, command.address)) is not None:
         transaction.verdicts.append(banned)
-    if policy.looks_at_content:
-        transaction.inspection = inspection.begin(session, transaction)
+    if table.authentication is not None:
+        transaction.authentication = authentication.begin(session, transaction, table.authentication)
     if span is not None:
         span.set("client.address", session.client)
         span.set("gatepost.listener", session.listener.name)

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from gatepost.core import smtp_replies as say
 from gatepost.core.address import Address
 from gatepost.core.checks import recipient as recipient_check
 from gatepost.core.checks.verdict import Decision
 from gatepost.core.configuration import DomainConfig
 from gatepost.core.envelope import Recipient
+from gatepost.core.layers import Layer
 from gatepost.core.manifest.actions import Action
 from gatepost.core.ports.directory import DirectoryUnavailable
 from gatepost.core.recipients import find_recipient
-from gatepost.core.relay_right import RelayFacts, relay_right
+from gatepost.core.relay_right import RelayFacts, Right, relay_right
 from gatepost.core.reply import Reply
 from gatepost.core.smtp_commands import CommandError, RcptCommand, parse_rcpt
-from gatepost.edge import access, bans, greylist, journal, local_senders, rates, traps
+from gatepost.edge import (
+    access,
+    bans,
+    call_ahead,
+    greylist,
+    journal,
+    layers,
+    local_senders,
+    pop_before_smtp,
+    rates,
+    shadow,
+    traps,
+)
 from gatepost.edge.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -86,21 +101,29 @@ def _foreign(session: Session, transaction: Transaction, command: RcptCommand) -
         own_hosts=session.own_hosts,
         certificate=session.certificate,
         granted=access.grants(session, transaction, command.address),
+        popped=pop_before_smtp.knows(session, transaction.policy),
     )
     right = relay_right(facts, transaction.tables, transaction.table)
     if right is None:
         _refuse(session, command, access.denial(session, transaction))
         return
+    everybodys = right is Right.SECONDARY_MX
+    if everybodys and bans.refuses(session):
+        return
     decision = access.decide(session, transaction, command.address)
     if _refused(session, command, decision):
         return
-    too_many = rates.refusal(session, transaction, None)
+    plain = transaction.table.plain
+    too_many = rates.refusal(session, transaction, None) or layers.refusal(transaction, plain)
+    if everybodys:
+        too_many = too_many or greylist.refusal(session, transaction, command.address)
+        facts = msgspec.structs.replace(facts, granted=True)  # says nothing of the client: it is not trusted
     if too_many is not None:
         _refuse(session, command, too_many)
         return
     transaction.relaying.append(facts)
     transaction.event("relay", recipient=command.named, right=right.value)
-    _take(session, transaction, command, command.address, decision)
+    _take(session, transaction, command, command.address, decision, plain)
 
 
 async def _local(session: Session, transaction: Transaction, command: RcptCommand, own: Address) -> None:
@@ -110,11 +133,13 @@ async def _local(session: Session, transaction: Transaction, command: RcptComman
     decision = access.decide(session, transaction, address)
     if _refused(session, command, decision):
         return
-    if traps.springs(transaction, own):
+    if traps.springs(session, transaction, own):
         session.write(OK)
         return
     try:
         found = await find_recipient(transaction.tables, session.server.deps.directories, address)
+        if found.config is not None and found.config.call_ahead is not None:
+            found = await call_ahead.verified(session, found, found.config.call_ahead)
     except DirectoryUnavailable:
         _refuse(session, command, recipient_check.UNAVAILABLE)
         return
@@ -123,14 +148,19 @@ async def _local(session: Session, transaction: Transaction, command: RcptComman
     if refusal is not None:
         _refuse(session, command, refusal)
         return
-    waits = greylist.refusal(session, transaction, address) or rates.refusal(session, transaction, address)
+    layer = transaction.layer_of(address, session.client)
+    waits = (
+        greylist.refusal(session, transaction, address)
+        or rates.refusal(session, transaction, found.address)
+        or layers.refusal(transaction, layer)
+    )
     if waits is not None:
         _refuse(session, command, waits)
         return
     transaction.event("recipient", recipient=command.named, found=found.kind.value)
     if found.config is not None and found.config.max_message_size:
         transaction.size_limit = min(transaction.size_limit, found.config.max_message_size)
-    _take(session, transaction, command, address, decision)
+    _take(session, transaction, command, address, decision, layer)
 
 
 def _refused(session: Session, command: RcptCommand, decision: Decision) -> bool:
@@ -142,10 +172,16 @@ def _refused(session: Session, command: RcptCommand, decision: Decision) -> bool
 
 
 def _take(
-    session: Session, transaction: Transaction, command: RcptCommand, address: Address, decision: Decision
+    session: Session,
+    transaction: Transaction,
+    command: RcptCommand,
+    address: Address,
+    decision: Decision,
+    layer: Layer,
 ) -> None:
     text = str(address)
     verdict = decision.strongest
+    shadow.taken(session, address, decision)
     transaction.tags.update((tag.told, None) for tag in decision.tags)
     if verdict is not None and verdict.action is Action.DISCARD:
         transaction.discarded += 1
@@ -160,8 +196,10 @@ def _take(
         text, original=original, notify=command.notify, orcpt=command.orcpt, quarantine=quarantine
     )
     transaction.recipients.setdefault(address.key, recipient)
+    layers.taken(transaction, layer)
     session.write(OK)
 
 
 def _refuse(session: Session, command: RcptCommand, reply: Reply) -> None:
+    shadow.refused(session, command.address, reply)
     session.refuse(say.quoting(reply, command.named), command.named)
