@@ -132,9 +132,9 @@ def _policy(results: Results) -> Iterable[str]:
     yield (
         "Until 250, for a signed message of 4.5 KB: examples/recommended (two DNS lists, SPF, DKIM, DMARC, rules "
         "for headers and attachments, harvests, rates) beside a bare policy, and Postfix with policyd-spf, "
-        "OpenDKIM, OpenDMARC, the same two lists and expressions (guarded.py). Microseconds of CPU per message, medians of "
-        "rounds in turn; the edge alone and with the broker; all of Postfix's helpers. One Unbound answers all and "
-        "is not counted."
+        "OpenDKIM, OpenDMARC, the same two lists and expressions (guarded.py). Microseconds of CPU per message, "
+        "medians of rounds in turn; the edge alone and with the broker; all of Postfix's helpers. One Unbound "
+        "answers all and is not counted."
     )
     yield ""
     yield _cells("per connection", "system", "edge, or all", "with the broker", "messages/s", "beside Postfix")

@@ -402,8 +402,8 @@ CHECKS: Final[dict[str, Meaning]] = {
     ),
     "virus": Meaning(
         "clamd knows malware in the message (`scanners`), or could not be asked and its `onError` is Tempfail.",
-        "Look at the machine that wrote the message. If it is a false alarm, write to postmaster at the recipient's "
-        "domain.",
+        "Look at the machine that wrote the message. If it is a false alarm, write to postmaster at the "
+        "recipient's domain.",
         "The event `judged` has the signature's name. Many 451: is clamd there, are its signatures loaded, are "
         "MaxThreads and StreamMaxLength large enough? The line `not scanned` says what it answered.",
     ),
