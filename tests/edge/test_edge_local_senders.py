@@ -28,7 +28,7 @@ MUST_EXIST = LocalSenderPolicy(must_exist=True)
         (SPOOFED, False, SpfStatus.SOFTFAIL, None, 550),
         (SPOOFED, False, SpfStatus.PASS, None, 0),  # on the road, by another provider's server
         (SPOOFED, True, None, None, 0),
-        (LocalSenderPolicy(spoofed=Action.DEFER), False, None, None, 550),
+        (LocalSenderPolicy(spoofed=Action.DEFER), False, None, None, 450),
         (MUST_EXIST, False, None, True, 0),
         (MUST_EXIST, False, None, False, 550),
         (MUST_EXIST, True, None, False, 550),

@@ -205,6 +205,7 @@ async def test_insiders_by_address_and_outsiders_by_authentication(make_edge: Ma
     assert await answers(client, "alice@example.test", friend) == ["250 2.1.5"]
 
 
+@pytest.mark.requirement("S2-3")
 @pytest.mark.requirement("S4-6")
 async def test_submission_is_apart_from_receiving(make_edge: MakeEdge) -> None:
     """Fails without two roles: the MX takes mail for local addresses from everybody and nothing else; submission

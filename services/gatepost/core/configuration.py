@@ -24,6 +24,7 @@ from gatepost.core.checks.helo import HeloPolicy
 from gatepost.core.checks.local_sender import OFF, LocalSenderPolicy
 from gatepost.core.checks.message_rates import MessageRates
 from gatepost.core.checks.reverse_dns import ReverseDns
+from gatepost.core.checks.routed_address import RoutedAddressPolicy
 from gatepost.core.checks.sender_domain import SenderDomainPolicy
 from gatepost.core.checks.spam_traps import SpamTrapPolicy
 from gatepost.core.configuration_content import NOTHING, ContentPolicy
@@ -147,6 +148,7 @@ class ListenerPolicy(_Part, frozen=True):
     authentication: AuthenticationPolicy | None = None
     sender_domain: SenderDomainPolicy = SenderDomainPolicy()
     local_sender: LocalSenderPolicy = OFF
+    routed_addresses: RoutedAddressPolicy | None = None
     message_rates: MessageRates | None = None
     spam_traps: SpamTrapPolicy | None = None
     content: ContentPolicy = NOTHING  # this very one is left out of what is written

@@ -138,6 +138,11 @@ CHECKS: Final[dict[str, Meaning]] = {
         "The code tells which: 4.2.1 the mailbox, 4.7.1 the sender or the client, as the text says. A list server "
         "belongs into `connection.allow`; else it may be an attack on one mailbox.",
     ),
+    "routed-address": Meaning(
+        "The address has a route in it: a source route, `%` or `!` (`senders.addresses`).",
+        "Write to the address itself, without a route.",
+        "Old software, or somebody who looks for an open relay. Nothing is ever routed by such an address here.",
+    ),
     "local-sender": Meaning(
         "The sender's domain is served here, and the client is a stranger (`senders.spoofedLocal`) or there is no "
         "such address (`senders.localMustExist`).",
@@ -456,6 +461,8 @@ REPLIES: Final[dict[str, str]] = {
     "MAILBOX_FLOODED": "to RCPT, by `rates.perRecipient`",
     "SENDER_TOO_BUSY": "to RCPT, by `rates.perSender`",
     "CLIENT_TOO_BUSY": "to RCPT, by `rates.perClient`",
+    "ROUTED": "to RCPT, by `senders.addresses` Reject",
+    "ROUTED_SENDER": "to RCPT, by `senders.addresses` Reject",
     "SPOOFED": "to RCPT, by `senders.spoofedLocal` Reject",
     "SENDER_MISSING": "to RCPT, by `senders.localMustExist`",
     "SENDER_NOT_LOOKED_UP": "to RCPT, when the directory did not answer and `senders.localMustExist` is set",

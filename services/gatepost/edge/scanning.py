@@ -252,14 +252,13 @@ class Scanning:
         kind = scan.policy.where.kind.value
         metrics.SCANS.record(scan.seconds, session.listener.name, kind, label(outcome))
         self._transaction.event("scan", scanner=kind, result=label(outcome), seconds=round(scan.seconds, 4))
-        journal.judged(
-            session.server.deps, session, verdict
-        )  # also a clean result: that it was scanned is asked for
+        # Also a clean result: that it was scanned is asked for.
+        journal.judged(session.server.deps, session, verdict)
         return verdict
 
 
 def begin(session: Session, transaction: Transaction, policies: Sequence[ScannerPolicy]) -> Scanning | None:
-    """MAIL was taken. None where no scanner is for this client."""
+    """The content comes. None where no scanner is for this client."""
     own = is_own(session)
     wanted = [policy for policy in policies if policy.own_clients or not own]
     return Scanning(session, transaction, wanted) if wanted else None

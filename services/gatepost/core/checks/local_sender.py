@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from gatepost.core.authentication.spf import SpfStatus
-from gatepost.core.checks.verdict import Verdict
+from gatepost.core.checks.verdict import Verdict, fitting
 from gatepost.core.manifest.actions import Action
 from gatepost.core.reply import Reply
 
@@ -51,7 +51,8 @@ class LocalSenderFacts(msgspec.Struct, frozen=True):
 def evaluate(policy: LocalSenderPolicy, facts: LocalSenderFacts) -> Verdict | None:
     told = {"sender": facts.sender, "spf": "" if facts.spf is None else facts.spf.value}
     if policy.spoofed is not None and not facts.own and facts.spf is not SpfStatus.PASS:
-        return Verdict(CHECK, policy.spoofed, SPOOFED, told, reason=f"{facts.sender} is ours, the client is not")
+        reply = fitting(policy.spoofed, SPOOFED)
+        return Verdict(CHECK, policy.spoofed, reply, told, reason=f"{facts.sender} is ours, the client is not")
     if not policy.must_exist or facts.exists:
         return None
     if facts.exists is None:

@@ -93,6 +93,13 @@ def tag_field(told: str) -> str:
     return f"X-Gatepost-Tag: {text.encode('ascii', 'replace').decode()}\r\n"
 
 
+def fitting(action: Action, reply: Reply) -> Reply:
+    """A permanent refusal's text, with the temporary code where the action is Defer (RFC 5321 4.2.1)."""
+    if action is not Action.DEFER:
+        return reply
+    return msgspec.structs.replace(reply, code=450, enhanced=f"4{reply.enhanced[1:]}")
+
+
 def is_role_address(local: str) -> bool:
     """Whether a local part is one of RFC 2142's that stay reachable for refused clients and senders."""
     return local.lower() in ROLE_NAMES

@@ -17,7 +17,12 @@ from gatepost.core.compile.policy_recipients import login_failures, recipient_pa
 from gatepost.core.compile.policy_relay import relay_parts
 from gatepost.core.compile.policy_scanners import compile_scanners
 from gatepost.core.compile.policy_tls import certificate_rights, checked_networks
-from gatepost.core.compile.policy_traps import compile_local_senders, compile_rates, compile_traps
+from gatepost.core.compile.policy_traps import (
+    compile_local_senders,
+    compile_rates,
+    compile_routed_addresses,
+    compile_traps,
+)
 from gatepost.core.configuration import ClientRule, ListenerPolicy
 from gatepost.core.configuration_content import NOTHING, ContentPolicy
 from gatepost.core.domain import DomainError, canonical_domain
@@ -118,6 +123,7 @@ def compile_policy(
         spam_traps=compile_traps(spec, warnings),
         content=_content(spec, role, warnings),
         message_rates=compile_rates(spec),
+        routed_addresses=compile_routed_addresses(spec.senders),
         local_sender=compile_local_senders(
             spec.senders, authenticates=spec.authentication is not None, warnings=warnings
         ),

@@ -7,6 +7,7 @@ from typing import Final
 from gatepost.core.address import AddressError, parse_address
 from gatepost.core.checks.local_sender import OFF, LocalSenderPolicy
 from gatepost.core.checks.message_rates import MessageRates, Rate
+from gatepost.core.checks.routed_address import RoutedAddressPolicy
 from gatepost.core.checks.spam_traps import SpamTrapPolicy
 from gatepost.core.compile.conditions import ACCEPTED, Rejection
 from gatepost.core.compile.policy_recipients import MAX_BAN, MAX_WINDOW, duration
@@ -75,3 +76,13 @@ def compile_local_senders(spec: Senders | None, *, authenticates: bool, warnings
             "whatever SPF says"
         )
     return LocalSenderPolicy(spec.spoofed_local, bool(spec.local_must_exist))
+
+
+def compile_routed_addresses(spec: Senders | None) -> RoutedAddressPolicy | None:
+    """Raises Rejection."""
+    found = None if spec is None else spec.addresses
+    if found is None:
+        return None
+    if Action.RELAY in (found.source_route, found.percent_hack, found.bang_path):
+        raise Rejection(ACCEPTED, "Invalid", "spec.senders.addresses", "Relay is not for this check")
+    return RoutedAddressPolicy(found.source_route, found.percent_hack, found.bang_path)

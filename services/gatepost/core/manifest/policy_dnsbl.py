@@ -48,11 +48,23 @@ class Dnsbl(SpecPart, frozen=True):
     watch: Watch | None = None
 
 
+class RoutedAddresses(SpecPart, frozen=True):
+    """Strangers' senders and recipients with a route in them, each off by default; nothing is ever routed by one."""
+
+    source_route: Action | None = None
+    """`@a,@b:user@c`; as a recipient it is always refused."""
+    percent_hack: Action | None = None
+    """`user%there@here`."""
+    bang_path: Action | None = None
+    """`there!user@here`."""
+
+
 class Senders(SpecPart, frozen=True):
     unresolvable_domain: Action | None = None
     """When the sender's domain has neither MX nor address, or a null MX; own clients are exempt."""
     on_error: OnError | None = None
     """When the DNS does not answer; Tempfail without it, where the action is more than Tag."""
+    addresses: RoutedAddresses | None = None
     spoofed_local: Action | None = None
     """When a stranger names a sender of a domain served here; a login, a right to relay and SPF's pass spare."""
     local_must_exist: bool | None = None

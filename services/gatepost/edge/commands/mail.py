@@ -10,7 +10,7 @@ from gatepost.core import smtp_replies as say
 from gatepost.core.checks import sender_match
 from gatepost.core.manifest.relay_policy import RequireFor
 from gatepost.core.smtp_commands import CommandError, parse_mail
-from gatepost.edge import authentication, traps
+from gatepost.edge import authentication, routed_addresses, traps
 from gatepost.edge.transaction import SPAN, Transaction
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def mail(session: Session, argument: bytes) -> None:
     session.transaction = transaction = Transaction(command, server.tables, table, span)
     if server.bans and (banned := traps.sender_banned(session, command.address)) is not None:
         transaction.verdicts.append(banned)
+    if policy.routed_addresses is not None:
+        routed_addresses.judge_sender(session, transaction)
     if table.authentication is not None:
         transaction.authentication = authentication.begin(session, transaction, table.authentication)
     if span is not None:

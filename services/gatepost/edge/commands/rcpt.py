@@ -29,6 +29,7 @@ from gatepost.edge import (
     local_senders,
     pop_before_smtp,
     rates,
+    routed_addresses,
     shadow,
     traps,
 )
@@ -131,6 +132,7 @@ async def _local(session: Session, transaction: Transaction, command: RcptComman
         return
     address = command.address if command.address.domain else own
     decision = access.decide(session, transaction, address)
+    decision = routed_addresses.decision_with(session, transaction, address, decision)
     if _refused(session, command, decision):
         return
     if traps.springs(session, transaction, own):
