@@ -49,7 +49,7 @@ class Dnsbl(SpecPart, frozen=True):
 
 
 class RoutedAddresses(SpecPart, frozen=True):
-    """Strangers' senders and recipients with a route in them, each off by default; nothing is ever routed by one."""
+    """Strangers' senders and recipients with a route in them, each off by default; none is ever followed."""
 
     source_route: Action | None = None
     """`@a,@b:user@c`; as a recipient it is always refused."""
