@@ -11,7 +11,8 @@ import pytest
 
 from docgen.replies_page import all_replies, replies_page
 from gatepost.core.delivery_meanings import DELIVERY
-from gatepost.core.meanings import CHECKS, REPLIES, Meaning
+from gatepost.core.meanings import CHECKS, Meaning
+from gatepost.core.reply_meanings import REPLIES
 from testbed.installation import GATEPOST
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -51,7 +52,7 @@ def test_every_check_and_every_reply_has_a_meaning() -> None:
     replies = all_replies()
     assert len(replies) > 50
     assert {reply.check for reply in replies.values() if not reply.positive} - set(CHECKS) == set()
-    assert set(replies) - set(REPLIES) == set(), "core/meanings.py does not tell when they are given"
+    assert set(replies) - set(REPLIES) == set(), "core/reply_meanings.py does not tell when they are given"
     assert statuses() - set(DELIVERY) == set()
     assert len(statuses()) > 10
 

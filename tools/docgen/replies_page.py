@@ -7,8 +7,9 @@ from pathlib import Path
 
 import gatepost.core
 from gatepost.core.delivery_meanings import DELIVERY
-from gatepost.core.meanings import CHECKS, REPLIES, Meaning
+from gatepost.core.meanings import CHECKS, Meaning
 from gatepost.core.reply import Reply
+from gatepost.core.reply_meanings import REPLIES
 
 SERVICES = Path(gatepost.__file__).parent
 FOLDERS = ("core", "edge")
