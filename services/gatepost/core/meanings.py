@@ -1,7 +1,7 @@
 """What every check means: for the administrator, for the sender, and what to do.
 
-docs/replies.md is written from this table and core/reply_meanings.py, `gatepost meaning` prints it, and a test fails
-when a check or a reply is missing.
+docs/replies.md is written from this table and core/reply_meanings.py, `gatepost meaning` prints it, and a test
+fails when a check or a reply is missing.
 """
 
 from __future__ import annotations
