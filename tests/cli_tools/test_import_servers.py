@@ -14,10 +14,13 @@ from gatepost.backends.config_dir import compile_directory
 from gatepost.cli.main import main
 from gatepost.core.access.table import AccessChain, AccessRule
 from gatepost.core.address import Address, parse_address
-from gatepost.core.compile import Surroundings
+from gatepost.core.compile import Surroundings, compile_manifests
+from gatepost.core.imports.plan import Fate
 from gatepost.core.imports.postfix import import_postfix
 from gatepost.core.imports.sendmail import import_sendmail
+from gatepost.core.imports.writing import write_plan
 from gatepost.core.manifest.actions import Action
+from gatepost.core.manifest.documents import read_objects
 from gatepost.core.manifest.settings import Role
 from gatepost.core.recipients import candidates
 from gatepost.core.tables import Tables
@@ -306,7 +309,10 @@ def test_sendmail_mc_and_aliases() -> None:
         }
     )
     assert (plan.hostname, plan.primary) == ("gw.example.jp", "example.jp")
-    assert plan.policy == {"smtp": {"limits": {"messageSize": "5000000"}}}
+    assert plan.policy == {
+        "smtp": {"limits": {"messageSize": "5000000"}},
+        "dnsbl": {"lists": [{"zone": "dnsbl.example.com"}]},
+    }
     assert plan.smart_hosts == ["[192.168.0.3]"]
     assert plan.domains["example.jp"].alias_domains == ["gw.example.jp"]
     assert plan.domains["example.jp"].aliases == {
@@ -322,8 +328,80 @@ def test_sendmail_mc_and_aliases() -> None:
         "10.1 RELAY",
     ]
     told = {(note.place.file, note.place.line) for note in plan.notes}
-    assert {("sendmail.mc", n) for n in (8, 9, 10, 11, 12, 15)} <= told
+    assert {("sendmail.mc", n) for n in (8, 9, 10, 11, 15)} <= told
     assert {("aliases", n) for n in (3, 4, 5, 6)} <= told
+
+
+def test_the_lists_of_sendmail() -> None:
+    plan = import_sendmail(
+        {
+            "sendmail.mc": "FEATURE(`dnsbl', `zen.example', `\"550 listed\"')dnl\n"
+            "FEATURE(`enhdnsbl', `codes.example', `', `t', `127.0.0.2.', `127.0.0.3.')dnl\n"
+            "FEATURE(`dnsbl', `zen.example')\nFEATURE(`dnsbl', `not a zone')\n",
+            "local-host-names": "example.jp\n",
+        }
+    )
+    assert plan.policy["dnsbl"] == {
+        "lists": [
+            {"zone": "zen.example"},
+            {"zone": "codes.example", "codes": ["127.0.0.2", "127.0.0.3"], "onError": "Tempfail"},
+        ]
+    }
+    assert {note.place.line for note in plan.notes} == {1, 4}
+
+
+def test_the_lists_and_checks_of_postfix() -> None:
+    restrictions = (
+        "permit_mynetworks, reject_unauth_destination, permit_dnswl_client good.example, "
+        "reject_rbl_client zen.example=127.0.0.[2..11], reject_rbl_client other.example=127.0.0.2;127.0.0.3, "
+        "reject_rhsbl_sender dbl.example, reject_rhsbl_helo dbl.example, "
+        "reject_rbl_client bad.example=127.0.0.[4;5], "
+        "reject_unknown_sender_domain, reject_unlisted_sender, reject_unknown_client_hostname, "
+        "reject_unknown_reverse_client_hostname, reject_invalid_helo_hostname, reject_non_fqdn_helo_hostname, "
+        "reject_unknown_helo_hostname, reject_unverified_sender, reject_rhsbl_client names.example"
+    )
+    plan = import_postfix(
+        {
+            "main.cf": "myhostname = mx.example.jp\nmydestination = example.jp\nsmtpd_helo_required = no\n"
+            f"smtpd_recipient_restrictions = {restrictions}\nsmtpd_soft_error_limit = 5\n"
+            "smtpd_error_sleep_time = 3s\nsmtpd_client_connection_rate_limit = 60\n"
+            "smtpd_client_message_rate_limit = 100\n"
+        }
+    )
+    assert plan.policy == {
+        "dnsbl": {
+            "lists": [
+                {"zone": "good.example", "weight": -100},
+                {"zone": "zen.example", "codes": ["127.0.0.[2..11]"]},
+                {"zone": "other.example", "codes": ["127.0.0.2", "127.0.0.3"]},
+                {"zone": "dbl.example", "subject": "SenderDomain"},
+                {"zone": "dbl.example", "subject": "HeloName"},
+            ]
+        },
+        "senders": {"unresolvableDomain": "Defer", "localMustExist": True},
+        "connection": {
+            "reverseDNS": {"require": "Confirmed", "action": "Defer"},
+            "perHost": {"ratePerMinute": 60},
+        },
+        "helo": {
+            "checks": [{"test": "Syntax", "action": "Reject"}, {"test": "Resolves", "action": "Defer"}],
+            "require": False,
+        },
+        "recipients": {
+            "errorsBeforeDelay": 5,
+            "delay": "3s",
+            "rates": {"perClient": {"messages": 100, "window": "1m"}},
+        },
+    }
+    lost = [note.reason for note in plan.notes if note.fate is Fate.LOST]
+    assert [reason.split(" ")[0] for reason in lost if "counterpart" in reason] == [
+        "reject_unverified_sender",
+        "reject_rhsbl_client",
+    ]
+    assert any("127.0.0.[4" in reason for reason in lost)
+    written = read_objects({"policies.yaml": write_plan(plan)["policies.yaml"]})
+    compiled = compile_manifests(written.domains, written.policies, Surroundings({"mx": Role.MX}))
+    assert compiled.rejected == ()
 
 
 def test_postfix_relocated_and_recipients() -> None:

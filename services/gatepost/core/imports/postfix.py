@@ -7,8 +7,10 @@ from typing import Final
 
 from gatepost.core.compile.policy import MAX_MESSAGE_SIZE, MIN_MESSAGE_SIZE
 from gatepost.core.imports.aliases import read_aliases
+from gatepost.core.imports.lists import add_postfix_list
 from gatepost.core.imports.plan import Plan, domain_of
 from gatepost.core.imports.postfix_access import import_access
+from gatepost.core.imports.postfix_checks import add_check, add_client_limits
 from gatepost.core.imports.postfix_clients import Clients
 from gatepost.core.imports.postfix_main import TEXT_TABLES, MainCf
 from gatepost.core.imports.postfix_routes import import_transport, next_hop
@@ -174,6 +176,8 @@ def _restrictions(main: MainCf, name: str, clients: Clients, plan: Plan) -> None
         tag = _CHECKS.get(word)
         table = main.table(argument) if argument else None
         if tag is None:
+            if add_check(word, main.place(name), plan) or add_postfix_list(word, argument, main.place(name), plan):
+                continue
             plan.lost(
                 main.place(name), f"{f'{word} {argument}'.strip()} has no counterpart that the import can write"
             )
@@ -189,6 +193,7 @@ def _restrictions(main: MainCf, name: str, clients: Clients, plan: Plan) -> None
 
 
 def _limits(main: MainCf, plan: Plan) -> None:
+    add_client_limits(main, plan)
     size = main.get("message_size_limit")
     if size.isdigit() and MIN_MESSAGE_SIZE <= int(size) <= MAX_MESSAGE_SIZE:
         plan.set("smtp.limits.messageSize", size)

@@ -8,6 +8,7 @@ from typing import Final
 
 from gatepost.core.compile.policy import MAX_MESSAGE_SIZE, MIN_MESSAGE_SIZE
 from gatepost.core.hosts import HostError, parse_host
+from gatepost.core.imports.lists import add_sendmail_list
 from gatepost.core.imports.plan import Place, Plan, domain_of
 from gatepost.core.manifest.read import ManifestError
 
@@ -60,7 +61,7 @@ def _macro(name: str, arguments: list[str], place: Place, mc: Mc, plan: Plan) ->
     value = arguments[1] if len(arguments) > 1 else ""
     match name:
         case "FEATURE":
-            _feature(arguments[0], place, mc, plan)
+            _feature(arguments, place, mc, plan)
         case "define":
             _define(arguments[0], value, place, plan)
         case "MASQUERADE_AS":
@@ -73,8 +74,11 @@ def _macro(name: str, arguments: list[str], place: Place, mc: Mc, plan: Plan) ->
             plan.lost(place, f"{name} has no counterpart")
 
 
-def _feature(name: str, place: Place, mc: Mc, plan: Plan) -> None:
-    if name in ("blocklist_recipients", "blacklist_recipients"):
+def _feature(arguments: list[str], place: Place, mc: Mc, plan: Plan) -> None:
+    name = arguments[0]
+    if name in ("dnsbl", "enhdnsbl"):
+        add_sendmail_list(arguments, place, plan)
+    elif name in ("blocklist_recipients", "blacklist_recipients"):
         mc.recipients_in_access = True
     elif name in ("relay_mail_from", "promiscuous_relay", "relay_local_from"):
         plan.lost(place, "nobody relays by the sender's address, or without any right")
