@@ -10,6 +10,7 @@ import pytest
 
 from gatepost.backends.content_log import ContentLog
 from gatepost.backends.log_memory import MemoryLog
+from gatepost.backends.resolver_table import TableResolver
 from gatepost.core.address import Address
 from gatepost.core.compile import Surroundings, compile_manifests
 from gatepost.core.envelope import VERSION, Envelope, Recipient, Trust
@@ -21,6 +22,9 @@ from gatepost.core.ports.log import Record
 from gatepost.core.records import Item, read_item, work_entry
 from gatepost.core.tables import Tables
 from gatepost.core.topics import Topics
+from gatepost.mailbox.service import MailboxDependencies, MailboxService
+from gatepost.relay.service import RelayDependencies, RelayService
+from gatepost.router.service import Router, RouterDependencies
 from gatepost.telemetry.tracing import Tracer
 from gatepost.work.quarantine import Quarantine
 
@@ -112,6 +116,41 @@ class World:
         await self.log.ensure_topics(self.topics.specs(("local", "dovecot"), 2))
         for name in ("ann", "bob", "carol"):
             self.users.add(name)
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What every service is given."""
+        return {
+            "log": self.log,
+            "content": self.content,
+            "quarantine": self.quarantine,
+            "events": self.told,
+            "tracer": self.tracer,
+            "topics": self.topics,
+            "hostname": "mx.a.example",
+            "now_ms": self.now_ms,
+        }
+
+    def router(self, **other: Any) -> Router:
+        """A router with the users as its directory, unless `other` says otherwise."""
+        fields = {**self.shared, "directories": {"users": self.users}, "resolver": TableResolver(), "stores": {}}
+        made = Router(RouterDependencies(**(fields | other)))
+        made.on_configuration(self.tables)
+        return made
+
+    def mailbox(self, store: Any, **other: Any) -> MailboxService:
+        """The service of the store `local`."""
+        made = MailboxService(
+            MailboxDependencies(**{**self.shared, "store": store, "store_name": "local", **other})
+        )
+        made.on_configuration(self.tables)
+        return made
+
+    def relay(self, transport: Any, **other: Any) -> RelayService:
+        fields = {**self.shared, "resolver": TableResolver(), "smtp_port": 25, "concurrent_per_site": 4}
+        made = RelayService(RelayDependencies(**(fields | {"transport": transport} | other)))
+        made.on_configuration(self.tables)
+        return made
 
     def envelope(self, *recipients: str, message: bytes = b"", **more: Any) -> Envelope:
         fields: dict[str, Any] = {

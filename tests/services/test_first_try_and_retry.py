@@ -10,15 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from gatepost.backends.resolver_table import TableResolver
 from gatepost.backends.store_maildir import MaildirStore
 from gatepost.core.envelope import Destination, Recipient
 from gatepost.core.manifest.settings import MaildirSettings
 from gatepost.core.ports.transport import HostPort, OutgoingMessage, RemoteReply, TlsUse
-from gatepost.mailbox.service import MailboxDependencies, MailboxService
 from gatepost.relay.recent import RecentIds
-from gatepost.relay.service import RelayDependencies, RelayService
-from gatepost.router.service import Router, RouterDependencies
 
 OK = RemoteReply(250, "2.0.0", "queued", "mx.b.example")
 MESSAGE = b"Subject: once\r\n\r\nx\r\n"
@@ -43,27 +39,6 @@ class Hop:
     async def close(self) -> None: ...
 
 
-def relay(world: Any, hop: Hop) -> RelayService:
-    made = RelayService(
-        RelayDependencies(
-            log=world.log,
-            content=world.content,
-            quarantine=world.quarantine,
-            resolver=TableResolver(),
-            transport=hop,
-            events=world.told,
-            tracer=world.tracer,
-            topics=world.topics,
-            hostname="mx.a.example",
-            smtp_port=25,
-            concurrent_per_site=4,
-            now_ms=world.now_ms,
-        )
-    )
-    made.on_configuration(world.tables)
-    return made
-
-
 def twins(world: Any) -> tuple[Any, Any]:
     """The copies of the first try and of its retry: one id, but not the same bytes around it."""
     first = world.envelope("x@b.example", "y@b.example", message=MESSAGE, prepend="Received: first\r\n")
@@ -80,7 +55,7 @@ async def test_the_relay_sends_one_when_both_come_together(world: Any, running: 
     hop, topic = Hop(), world.topics.relay
     for twin in twins(world):
         await world.put(topic, twin, MESSAGE, key=b"s")
-    async with running(relay(world, hop)):
+    async with running(world.relay(hop)):
         await hop.asked.wait()
         for _ in range(100):
             await asyncio.sleep(0)  # time enough for the other to begin as well
@@ -93,7 +68,7 @@ async def test_the_relay_sends_one_when_they_come_apart(world: Any, running: Any
     hop, topic = Hop(), world.topics.relay
     hop.gate.set()
     first, retry = twins(world)
-    async with running(relay(world, hop)):
+    async with running(world.relay(hop)):
         await world.put(topic, first, MESSAGE, key=b"s")
         await world.finished(topic, world.topics.group("relay"), 1)
         await world.put(topic, retry, MESSAGE, key=b"s")
@@ -106,7 +81,7 @@ async def test_what_the_first_could_not_send_the_second_tries(world: Any, runnin
     hop, topic = Hop(RemoteReply(450, "4.2.0", "later")), world.topics.relay
     for twin in twins(world):
         await world.put(topic, twin, MESSAGE, key=b"s")
-    async with running(relay(world, hop)):
+    async with running(world.relay(hop)):
         hop.gate.set()
         await world.finished(topic, world.topics.group("relay"), 2)
     assert len(hop.sent) == 2
@@ -136,45 +111,6 @@ async def test_a_turn_ends_with_its_attempt() -> None:
         pass
 
 
-def router(world: Any) -> Router:
-    made = Router(
-        RouterDependencies(
-            log=world.log,
-            content=world.content,
-            quarantine=world.quarantine,
-            directories={"users": world.users},
-            resolver=TableResolver(),
-            events=world.told,
-            tracer=world.tracer,
-            topics=world.topics,
-            hostname="mx.a.example",
-            stores={},
-            now_ms=world.now_ms,
-        )
-    )
-    made.on_configuration(world.tables)
-    return made
-
-
-def mailbox(world: Any, store: MaildirStore) -> MailboxService:
-    made = MailboxService(
-        MailboxDependencies(
-            log=world.log,
-            content=world.content,
-            quarantine=world.quarantine,
-            store=store,
-            store_name="local",
-            events=world.told,
-            tracer=world.tracer,
-            topics=world.topics,
-            hostname="mx.a.example",
-            now_ms=world.now_ms,
-        )
-    )
-    made.on_configuration(world.tables)
-    return made
-
-
 @pytest.mark.parametrize("together", [True, False])
 async def test_maildir_has_one_copy_for_each_recipient(
     world: Any, running: Any, tmp_path: Path, together: bool
@@ -192,7 +128,7 @@ async def test_maildir_has_one_copy_for_each_recipient(
     topic = world.topics.mailbox("local")
     group = world.topics.group("mailbox.local")
     boxes = [tmp_path / "mail" / name / "new" for name in ("ann@a.example", "bob@a.example")]
-    async with running(router(world)), running(mailbox(world, store)):
+    async with running(world.router()), running(world.mailbox(store)):
         await world.put(world.topics.accepted, first, MESSAGE)
         if not together:
             await world.finished(topic, group, 2)

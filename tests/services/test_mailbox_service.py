@@ -12,7 +12,6 @@ from gatepost.core import event_kinds
 from gatepost.core.envelope import Destination, Recipient
 from gatepost.core.memory_body import MemoryBody
 from gatepost.core.ports.store import Delivery, StoreOutcome, StoreResult
-from gatepost.mailbox.service import MailboxDependencies, MailboxService
 
 STORED = StoreResult(StoreOutcome.STORED)
 
@@ -37,26 +36,6 @@ class Store:
         return results
 
 
-def service(world: Any, store: Any, *, together: bool = True) -> MailboxService:
-    made = MailboxService(
-        MailboxDependencies(
-            log=world.log,
-            content=world.content,
-            quarantine=world.quarantine,
-            store=store,
-            store_name="local",
-            events=world.told,
-            tracer=world.tracer,
-            topics=world.topics,
-            hostname="mx.a.example",
-            now_ms=world.now_ms,
-            together=together,
-        )
-    )
-    made.on_configuration(world.tables)
-    return made
-
-
 def copy(world: Any, name: str, **more: Any) -> Any:
     envelope = world.envelope(f"{name}@a.example", parent="01HF7YAT3VMNYNQV3RQQ4BXDW8", **more)
     recipient = Recipient(f"{name}@a.example", envelope.id)
@@ -69,7 +48,7 @@ async def test_stored_with_return_path_and_delivered_to(world: Any, running: Any
     store = Store()
     topic = world.topics.mailbox("local")
     await world.put(topic, copy(world, "ann", prepend="Received: x\r\n"), b"Subject: s\r\n\r\nb\r\n")
-    async with running(service(world, store)):
+    async with running(world.mailbox(store)):
         await world.finished(topic, world.topics.group("mailbox.local"), 1)
     assert store.stored["ann@a.example"] == (
         b"Return-Path: <sender@elsewhere.example>\r\nDelivered-To: ann@a.example\r\nReceived: x\r\n"
@@ -84,7 +63,7 @@ async def test_a_body_by_reference_is_read_back(world: Any, running: Any) -> Non
     reference = await world.content.write("id", MemoryBody(body), 10)
     topic = world.topics.mailbox("local")
     await world.put(topic, copy(world, "ann", content=reference), b"")
-    async with running(service(world, store)):
+    async with running(world.mailbox(store)):
         await world.finished(topic, world.topics.group("mailbox.local"), 1)
     assert store.stored["ann@a.example"].endswith(body)
 
@@ -99,7 +78,7 @@ async def test_who_asked_is_told_of_the_delivery(world: Any, running: Any) -> No
         own = copy(world, name, **more)
         recipient = msgspec.structs.replace(own.recipients[0], notify="SUCCESS")
         await world.put(topic, msgspec.structs.replace(own, recipients=(recipient,)), value)
-    async with running(service(world, store)):
+    async with running(world.mailbox(store)):
         await world.finished(topic, world.topics.group("mailbox.local"), 2)
     told = [record.value for record in await world.all(world.topics.accepted)]
     assert len(told) == 2
@@ -114,7 +93,7 @@ async def test_a_damaged_body_is_quarantined(world: Any, running: Any) -> None:
     wrong = msgspec.structs.replace(reference, sha256="0" * 64)
     topic = world.topics.mailbox("local")
     await world.put(topic, copy(world, "ann", content=wrong), b"")
-    async with running(service(world, Store())):
+    async with running(world.mailbox(Store())):
         await world.finished(topic, world.topics.group("mailbox.local"), 1)
     (record,) = await world.all(world.topics.quarantine)
     assert b"cannot be read back" in (record.header("reason") or b"")
@@ -125,7 +104,7 @@ async def test_deferred_goes_to_a_tier_and_comes_back(world: Any, running: Any) 
     store.answers["ann@a.example"] = StoreResult(StoreOutcome.DEFERRED, 452, "4.3.1", "disk full")
     topic = world.topics.mailbox("local")
     await world.put(topic, copy(world, "ann"), key=b"k")
-    async with running(service(world, store)):
+    async with running(world.mailbox(store)):
         (item,) = await world.some(world.topics.retry("1m"), 1)
     assert item.envelope.deferral.return_topic == topic
     assert item.envelope.deferral.last_reply == "452 4.3.1 disk full"
@@ -138,7 +117,7 @@ async def test_refused_makes_a_dsn(world: Any, running: Any) -> None:
     topic = world.topics.mailbox("local")
     await world.put(topic, copy(world, "ann"))
     await world.put(topic, copy(world, "bob"))
-    async with running(service(world, store)):
+    async with running(world.mailbox(store)):
         (dsn,) = await world.some(world.topics.accepted, 1)
         await world.finished(topic, world.topics.group("mailbox.local"), 2)
     assert dsn.envelope.recipients[0].address == "sender@elsewhere.example"
@@ -164,7 +143,7 @@ async def test_where_each_has_its_own_answer_none_waits_for_another(world: Any, 
     for name in ("ann", "bob", "carol"):
         # One partition, so that they come in one fetch.
         await world.put(topic, copy(world, name), key=b"same")
-    async with running(service(world, store, together=False)):
+    async with running(world.mailbox(store, together=False)):
         async with asyncio.timeout(10):
             while sorted(store.stored) != ["ann@a.example", "carol@a.example"]:
                 await asyncio.sleep(0.01)

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from gatepost.backends.resolver_table import TableResolver
 from gatepost.core.configuration import Configuration
 from gatepost.core.envelope import Destination, Recipient
 from gatepost.core.masquerading import MasqueradePlan
@@ -16,7 +15,6 @@ from gatepost.core.memory_body import MemoryBody
 from gatepost.core.ports.transport import HostPort, OutgoingMessage, RemoteReply, TlsUse
 from gatepost.core.tables import Tables
 from gatepost.relay.masquerade import MAX_HEADER, masqueraded
-from gatepost.relay.service import RelayDependencies, RelayService
 
 PLAN = MasqueradePlan("a.example", ("a.example",), entire=True, envelope=True)
 MESSAGE = b"From: Ann <ann@pc7.a.example>\r\nTo: bob@pc8.a.example\r\n\r\nFrom: ann@pc7.a.example\r\n"
@@ -41,25 +39,6 @@ def tables(world: Any, plan: MasqueradePlan | None = PLAN, *, default: bool = Tr
     return Tables(Configuration(1, (msgspec.structs.replace(config, masquerade=plan, default=default),), ()))
 
 
-def service(world: Any, transport: Transport) -> RelayService:
-    return RelayService(
-        RelayDependencies(
-            log=world.log,
-            content=world.content,
-            quarantine=world.quarantine,
-            resolver=TableResolver(),
-            transport=transport,
-            events=world.told,
-            tracer=world.tracer,
-            topics=world.topics,
-            hostname="mx.a.example",
-            smtp_port=25,
-            concurrent_per_site=4,
-            now_ms=world.now_ms,
-        )
-    )
-
-
 async def sent(
     world: Any, running: Any, sender: str, reply: RemoteReply, configured: Tables
 ) -> tuple[OutgoingMessage, bytes]:
@@ -71,7 +50,7 @@ async def sent(
     )
     await world.put(world.topics.relay, own, MESSAGE)
     transport = Transport(reply)
-    made = service(world, transport)
+    made = world.relay(transport)
     made.on_configuration(configured)
     async with running(made):
         await world.finished(world.topics.relay, world.topics.group("relay"), 1)

@@ -14,7 +14,7 @@ from gatepost.core.manifest.documents import read_objects
 from gatepost.core.manifest.settings import ListenerSettings, RelaySettings, Role, Settings
 from gatepost.core.tables import Tables
 from gatepost.relay.targets import NoTarget, find_targets
-from gatepost.router.service import Router, RouterDependencies
+from gatepost.router.service import Router
 
 MX = {
     "friend.example": ["10 primary.friend.example.", "20 lb.a.example.", "20 equal.example.", "30 worse.example."],
@@ -97,21 +97,7 @@ def router(world: Any) -> Router:
     around = Surroundings(listeners={"mx": Role.MX}, stores=("local",), any_namespace=True)
     compiled = compile_manifests(objects.domains, objects.policies, around)
     assert compiled.rejected == ()
-    made = Router(
-        RouterDependencies(
-            log=world.log,
-            content=world.content,
-            quarantine=world.quarantine,
-            directories={},
-            resolver=resolver(),
-            events=world.told,
-            tracer=world.tracer,
-            topics=world.topics,
-            hostname="mx.a.example",
-            stores={},
-            now_ms=world.now_ms,
-        )
-    )
+    made = world.router(directories={}, resolver=resolver())
     made.on_configuration(Tables(compiled.configuration))
     return made
 

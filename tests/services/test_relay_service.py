@@ -14,7 +14,7 @@ from gatepost.core import event_kinds
 from gatepost.core.envelope import Deferral, Destination, Recipient
 from gatepost.core.ports.transport import HostFailure, HostPort, OutgoingMessage, RemoteReply, TlsUse
 from gatepost.relay.retry_reader import RetryReader
-from gatepost.relay.service import RelayDependencies, RelayService
+from gatepost.relay.service import RelayService
 from gatepost.relay.targets import NoTarget, find_targets
 
 OK = RemoteReply(250, "2.0.0", "queued", "mx.b.example")
@@ -59,24 +59,7 @@ class Transport:
 
 
 def relay(world: Any, transport: Transport, resolver: Any = None, concurrent: int = 4) -> RelayService:
-    made = RelayService(
-        RelayDependencies(
-            log=world.log,
-            content=world.content,
-            quarantine=world.quarantine,
-            resolver=resolver or table(DNS),
-            transport=transport,
-            events=world.told,
-            tracer=world.tracer,
-            topics=world.topics,
-            hostname="mx.a.example",
-            smtp_port=25,
-            concurrent_per_site=concurrent,
-            now_ms=world.now_ms,
-        )
-    )
-    made.on_configuration(world.tables)
-    return made
+    return world.relay(transport, resolver=resolver or table(DNS), concurrent_per_site=concurrent)
 
 
 def copy(world: Any, *addresses: str, domain: str = "b.example", **more: Any) -> Any:

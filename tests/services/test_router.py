@@ -14,7 +14,7 @@ from gatepost.core.envelope import Client, Trust
 from gatepost.core.ids import derive_id
 from gatepost.core.memory_body import MemoryBody
 from gatepost.core.ports.directory import EntryKind
-from gatepost.router.service import SKEW_MS, Router, RouterDependencies
+from gatepost.router.service import SKEW_MS, Router
 
 WAIT_S = 10.0
 
@@ -27,23 +27,7 @@ def table(records: dict[tuple[str, str], list[str]]) -> TableResolver:
 
 
 def router(world: Any, **records: Any) -> Router:
-    made = Router(
-        RouterDependencies(
-            log=world.log,
-            content=world.content,
-            quarantine=world.quarantine,
-            directories={"users": world.users},
-            resolver=table(records.get("dns", {})),
-            events=world.told,
-            tracer=world.tracer,
-            topics=world.topics,
-            hostname="mx.a.example",
-            stores={"dovecot.a.example": "dovecot"},
-            now_ms=world.now_ms,
-        )
-    )
-    made.on_configuration(world.tables)
-    return made
+    return world.router(resolver=table(records.get("dns", {})), stores={"dovecot.a.example": "dovecot"})
 
 
 async def test_a_local_recipient_goes_to_its_store(world: Any, running: Any) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from gatepost.backends.resolver_table import TableResolver
 from gatepost.backends.store_maildir import MaildirStore
 from gatepost.core import event_kinds
 from gatepost.core.envelope import ContentRef
@@ -18,7 +17,7 @@ from gatepost.core.manifest.settings import MaildirSettings
 from gatepost.core.ports.log import LogUnavailable
 from gatepost.core.ports.store import Delivery, StoreOutcome, StoreResult
 from gatepost.router.near import LIMIT_S, REST_S, NearStores
-from gatepost.router.service import Router, RouterDependencies
+from gatepost.router.service import Router
 
 STORED = StoreResult(StoreOutcome.STORED)
 DEFERRED = StoreResult(StoreOutcome.DEFERRED, 452, "4.3.1", "full")
@@ -51,24 +50,7 @@ class Clock:
 
 
 def router(world: Any, near: NearStores) -> Router:
-    made = Router(
-        RouterDependencies(
-            log=world.log,
-            content=world.content,
-            quarantine=world.quarantine,
-            directories={"users": world.users},
-            resolver=TableResolver(),
-            events=world.told,
-            tracer=world.tracer,
-            topics=world.topics,
-            hostname="mx.a.example",
-            stores={"dovecot.a.example": "dovecot"},
-            now_ms=world.now_ms,
-            near=near,
-        )
-    )
-    made.on_configuration(world.tables)
-    return made
+    return world.router(stores={"dovecot.a.example": "dovecot"}, near=near)
 
 
 async def routed(world: Any, count: int) -> None:

@@ -7,38 +7,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from gatepost.backends.resolver_table import TableResolver
 from gatepost.core import event_kinds
 from gatepost.core.envelope import Recipient
 from gatepost.core.ids import derive_id
 from gatepost.core.memory_body import MemoryBody
 from gatepost.core.records import read_item
-from gatepost.router.service import Router, RouterDependencies
 from gatepost.telemetry import metrics
 
 WAIT_S = 10.0
 REASON = "dnsbl: bl.example"
 MESSAGE = b"Subject: x\r\n\r\nhi\r\n"
-
-
-def router(world: Any) -> Router:
-    made = Router(
-        RouterDependencies(
-            log=world.log,
-            content=world.content,
-            quarantine=world.quarantine,
-            directories={"users": world.users},
-            resolver=TableResolver(),
-            events=world.told,
-            tracer=world.tracer,
-            topics=world.topics,
-            hostname="mx.a.example",
-            stores={},
-            now_ms=world.now_ms,
-        )
-    )
-    made.on_configuration(world.tables)
-    return made
 
 
 def quarantined(*names: str) -> tuple[Recipient, ...]:
@@ -52,7 +30,7 @@ async def test_a_whole_message_is_stopped_as_it_came(world: Any, running: Any, w
         envelope = msgspec.structs.replace(envelope, recipients=quarantined("bob", "ann"))
     unreadable = metrics.UNREADABLE.values.get((world.topics.accepted,), 0)
     await world.put(world.topics.accepted, envelope, MESSAGE)
-    async with running(router(world)):
+    async with running(world.router()):
         (item,) = await world.some(world.topics.quarantine, 1)
         await world.finished(world.topics.accepted, world.topics.group("router"), 1)
     assert item.envelope == envelope
@@ -73,7 +51,7 @@ async def test_a_part_of_the_recipients_is_stopped(world: Any, running: Any) -> 
     envelope = msgspec.structs.replace(envelope, recipients=(*envelope.recipients, *quarantined("bob", "carol")))
     for _ in range(2):
         await world.put(world.topics.accepted, envelope, MESSAGE)
-    async with running(router(world)):
+    async with running(world.router()):
         stored = await world.some(world.topics.mailbox("local"), 2)
         stopped = await world.some(world.topics.quarantine, 2)
     assert {item.envelope.recipients[0].address for item in stored} == {"ann@a.example"}
@@ -89,7 +67,7 @@ async def test_a_large_body_goes_along(world: Any, running: Any) -> None:
     envelope = world.envelope(content=reference, sha256=body.sha256, size=body.size)
     envelope = msgspec.structs.replace(envelope, recipients=(Recipient("ann@a.example"), *quarantined("bob")))
     await world.put(world.topics.accepted, envelope, b"")
-    async with running(router(world)):
+    async with running(world.router()):
         await world.some(world.topics.mailbox("local"), 1)
         (stopped,) = await world.some(world.topics.quarantine, 1)
     assert stopped.envelope.content.topic == world.topics.content_kept
@@ -98,7 +76,7 @@ async def test_a_large_body_goes_along(world: Any, running: Any) -> None:
 
 async def test_without_a_reason_nothing_is_stopped(world: Any, running: Any) -> None:
     await world.put(world.topics.accepted, world.envelope("bob@a.example", tags=("dnsbl: x",)), MESSAGE)
-    async with running(router(world)):
+    async with running(world.router()):
         (item,) = await world.some(world.topics.mailbox("local"), 1)
     assert item.envelope.tags == ("dnsbl: x",)
     assert [read_item(record) for record in await world.all(world.topics.quarantine)] == []

@@ -15,10 +15,7 @@ from gatepost.core.envelope import Destination, Recipient
 from gatepost.core.memory_body import MemoryBody
 from gatepost.core.ports.store import Delivery, StoreOutcome, StoreResult
 from gatepost.core.ports.transport import HostPort, OutgoingMessage, RemoteReply, TlsUse
-from gatepost.mailbox.service import MailboxDependencies, MailboxService
-from gatepost.relay.service import RelayDependencies, RelayService
 from gatepost.router.near import NearStores
-from gatepost.router.service import Router, RouterDependencies
 
 FORGED = b"Authentication-Results: mx.a.example; dmarc=pass\r\n"
 HEAD, REST = b"Received: by x\r\n", b"From: <x@b.example>\r\n\r\nbody\r\n"
@@ -50,11 +47,6 @@ class Transport:
     async def close(self) -> None: ...
 
 
-def shared(world: Any) -> dict[str, Any]:
-    names = ("log", "content", "quarantine", "tracer", "topics", "now_ms")
-    return {**{name: getattr(world, name) for name in names}, "events": world.told, "hostname": "mx.a.example"}
-
-
 async def put(world: Any, topic: str, envelope: Any, *, large: bool) -> None:
     inline = MESSAGE
     if large:
@@ -68,15 +60,7 @@ async def put(world: Any, topic: str, envelope: Any, *, large: bool) -> None:
 @pytest.mark.parametrize("large", [False, True])
 async def test_the_relay_sends_without_them(world: Any, running: Any, large: bool) -> None:
     transport = Transport()
-    service = RelayService(
-        RelayDependencies(
-            **shared(world),
-            resolver=TableResolver().add("b.example", "A", "192.0.2.1"),
-            transport=transport,
-            smtp_port=25,
-            concurrent_per_site=4,
-        )
-    )
+    service = world.relay(transport, resolver=TableResolver().add("b.example", "A", "192.0.2.1"))
     envelope = world.envelope("x@b.example")
     envelope = msgspec.structs.replace(
         envelope,
@@ -92,7 +76,7 @@ async def test_the_relay_sends_without_them(world: Any, running: Any, large: boo
 @pytest.mark.parametrize("large", [False, True])
 async def test_the_mailbox_stores_without_them(world: Any, running: Any, large: bool) -> None:
     store, topic = Store(), world.topics.mailbox("local")
-    service = MailboxService(MailboxDependencies(**shared(world), store=store, store_name="local"))
+    service = world.mailbox(store)
     envelope = world.envelope("ann@a.example")
     envelope = msgspec.structs.replace(
         envelope,
@@ -109,16 +93,7 @@ async def test_the_mailbox_stores_without_them(world: Any, running: Any, large: 
 @pytest.mark.parametrize("near", [True, False])
 async def test_the_router_hands_the_mark_on(world: Any, running: Any, near: bool) -> None:
     store = Store()
-    router = Router(
-        RouterDependencies(
-            **shared(world),
-            directories={"users": world.users},
-            resolver=TableResolver(),
-            stores={},
-            near=NearStores({"local": store} if near else {}, time.monotonic),
-        )
-    )
-    router.on_configuration(world.tables)
+    router = world.router(near=NearStores({"local": store} if near else {}, time.monotonic))
     await put(world, world.topics.accepted, world.envelope("ann@a.example"), large=False)
     async with running(router):
         await world.finished(world.topics.accepted, world.topics.group("router"), 1)

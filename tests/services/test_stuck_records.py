@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gatepost.backends.resolver_table import TableResolver
 from gatepost.core.envelope import Deferral
 from gatepost.core.ids import derive_id
 from gatepost.core.memory_body import MemoryBody
@@ -18,7 +17,6 @@ from gatepost.core.ports.log import Consumer, Entry, LogUnavailable, Position, R
 from gatepost.core.records import read_item, work_entry
 from gatepost.core.topics import RETRY_TIERS
 from gatepost.relay.retry_reader import RetryReader
-from gatepost.router.service import Router, RouterDependencies
 from gatepost.telemetry import metrics
 from gatepost.work import loop as loop_module
 from gatepost.work.hand import Hand
@@ -278,23 +276,7 @@ async def test_the_routers_record_keeps_its_ids_when_it_was_moved(
     await world.log.append(work_entry(world.topics.accepted, sent, b"", None), WAIT_S)
     world.users.away = True
     monkeypatch.setattr(loop_module, "Patience", lambda: SOON)
-    router = Router(
-        RouterDependencies(
-            log=world.log,
-            content=world.content,
-            quarantine=world.quarantine,
-            directories={"users": world.users},
-            resolver=TableResolver(),
-            events=world.told,
-            tracer=world.tracer,
-            topics=world.topics,
-            hostname="mx.a.example",
-            stores={},
-            now_ms=world.now_ms,
-        )
-    )
-    router.on_configuration(world.tables)
-    async with running(router):
+    async with running(world.router()):
 
         async def moved() -> bool:
             return len(await world.all(world.topics.accepted)) >= 2

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from gatepost.backends.log_memory import MemoryLog
-from gatepost.backends.resolver_table import TableResolver
 from gatepost.backends.store_maildir import MaildirStore
 from gatepost.core.address import Address
 from gatepost.core.ids import derive_id
@@ -16,8 +15,7 @@ from gatepost.core.manifest.settings import MaildirSettings
 from gatepost.core.ports.directory import Entry as Account
 from gatepost.core.ports.directory import EntryKind
 from gatepost.core.ports.log import LogUnavailable
-from gatepost.mailbox.service import MailboxDependencies, MailboxService
-from gatepost.router.service import Router, RouterDependencies
+from gatepost.router.service import Router
 
 WAIT_S = 10.0
 
@@ -46,23 +44,7 @@ class Groups:
 
 
 def router(world: Any, log: MemoryLog, directory: Any) -> Router:
-    made = Router(
-        RouterDependencies(
-            log=log,
-            content=world.content,
-            quarantine=world.quarantine,
-            directories={"users": directory},
-            resolver=TableResolver(),
-            events=world.told,
-            tracer=world.tracer,
-            topics=world.topics,
-            hostname="mx.a.example",
-            stores={},
-            now_ms=world.now_ms,
-        )
-    )
-    made.on_configuration(world.tables)
-    return made
+    return world.router(log=log, directories={"users": directory})
 
 
 async def test_a_step_repeated_with_another_answer_keeps_the_ids_of_what_stays(
@@ -92,20 +74,7 @@ async def test_a_step_repeated_with_another_answer_keeps_the_ids_of_what_stays(
 
     store = MaildirStore(MaildirSettings(path="mail"), tmp_path, "mx.a.example")
     await store.start()
-    service = MailboxService(
-        MailboxDependencies(
-            log=world.log,
-            content=world.content,
-            quarantine=world.quarantine,
-            store=store,
-            store_name="local",
-            events=world.told,
-            tracer=world.tracer,
-            topics=world.topics,
-            hostname="mx.a.example",
-            now_ms=world.now_ms,
-        )
-    )
+    service = world.mailbox(store)
     async with running(service):
         await world.finished(topic, world.topics.group("mailbox.local"), 20)
     await store.close()

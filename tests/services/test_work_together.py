@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 
-from gatepost.backends.resolver_table import TableResolver
 from gatepost.core.address import Address
 from gatepost.core.ids import derive_id
 from gatepost.core.ports.directory import DirectoryUnavailable
 from gatepost.core.ports.directory import Entry as Account
 from gatepost.core.ports.log import Entry, LogUnavailable, Position, Record
-from gatepost.router.service import Router, RouterDependencies
 from gatepost.work.at_once import WouldWait, at_once
 from gatepost.work.loop import WorkLoop
 
@@ -103,25 +101,6 @@ class FailsTogether:
         return result
 
 
-def router(world: Any, **other: Any) -> Router:
-    fields: dict[str, Any] = {
-        "log": world.log,
-        "content": world.content,
-        "quarantine": world.quarantine,
-        "directories": {"users": world.users},
-        "resolver": TableResolver(),
-        "events": world.told,
-        "tracer": world.tracer,
-        "topics": world.topics,
-        "hostname": "mx.a.example",
-        "stores": {},
-        "now_ms": world.now_ms,
-    }
-    made = Router(RouterDependencies(**(fields | other)))
-    made.on_configuration(world.tables)
-    return made
-
-
 async def put(world: Any, *names: str) -> list[Any]:
     return [await world.put(world.topics.accepted, world.envelope(f"{name}@a.example")) for name in names]
 
@@ -129,7 +108,7 @@ async def put(world: Any, *names: str) -> list[Any]:
 async def test_records_that_come_together_are_appended_together(world: Any, running: Any) -> None:
     log = FailsTogether(world.log, 0)
     sent = await put(world, *["ann", "bob", "carol"] * 5)
-    async with running(router(world, log=log)):
+    async with running(world.router(log=log)):
         items = await world.some(world.topics.mailbox("local"), len(sent))
         await world.finished(world.topics.accepted, world.topics.group("router"), len(sent))
     assert {item.envelope.parent for item in items} == {envelope.id for envelope in sent}
@@ -139,7 +118,7 @@ async def test_records_that_come_together_are_appended_together(world: Any, runn
 async def test_one_waits_for_the_directory_and_the_others_go_on(world: Any, running: Any) -> None:
     directory = Waiting(world.users, "bob")
     await put(world, "ann", "bob", "carol", "bob", "ann")
-    async with running(router(world, directories={"users": directory})):
+    async with running(world.router(directories={"users": directory})):
         stored = await world.some(world.topics.mailbox("local"), 3)
         assert sorted(i.envelope.destination.mailbox for i in stored) == [
             "ann@a.example",
@@ -156,7 +135,7 @@ async def test_a_shared_append_that_failed_is_done_one_by_one(world: Any, runnin
     """Nothing is lost, nothing is finished before it is durable, and the ids are those of the first attempt."""
     log = FailsTogether(world.log, 1)
     sent = await put(world, "ann", "bob", "carol")
-    async with running(router(world, log=log)):
+    async with running(world.router(log=log)):
         items = await world.some(world.topics.mailbox("local"), 3)
         await world.finished(world.topics.accepted, world.topics.group("router"), 3)
     assert log.failures == 0
