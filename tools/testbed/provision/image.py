@@ -7,7 +7,8 @@ from testbed.provision import apt, command
 from testbed.provision.cache import built
 
 SUITE = "bookworm"
-PACKAGES = ("python3-minimal", "libpython3.11-stdlib", "busybox-static", "libc-bin")
+# libstdc++6: google-re2 is C++, and its wheel brings everything but that.
+PACKAGES = ("python3-minimal", "libpython3.11-stdlib", "libstdc++6", "busybox-static", "libc-bin")
 PAUSE_REFERENCE = "registry.k8s.io/pause:3.10"
 BUILD_SECONDS = 900
 
@@ -20,7 +21,7 @@ def install() -> Path:
 
 def base_root() -> Path:
     """A layer (tar) with Debian's Python 3.11 and busybox, about 64 MB; made by mmdebstrap as root."""
-    return built("root", f"{SUITE}-py311", _bootstrap) / "root.tar"
+    return built("root", f"{SUITE}-py311-cxx", _bootstrap) / "root.tar"
 
 
 def pause_image() -> Path:
