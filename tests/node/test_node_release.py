@@ -110,10 +110,11 @@ def test_kubectl_get_answers_whether_it_works(release: Any) -> None:
     domains, policies = columns[:2], columns[2:]
     assert domains[0] == ["NAME", "DOMAIN", "DELIVERY", "ACCEPTED", "PROGRAMMED", "AGE"]
     assert domains[1][:5] == ["maildomain.gatepost.dev/example-test", "example.test", "Mailbox", "True", "True"]
-    assert policies[0] == ["NAME", "LISTENERS", "ACCEPTED", "PROGRAMMED", "AGE"]
-    assert {row[0].partition("/")[2]: row[2:4] for row in policies[1:]} == {
-        "public-mx": ["True", "True"],
-        "submission": ["True", "True"],
+    assert policies[0] == ["NAME", "TARGET", "LISTENERS", "MODE", "ACCEPTED", "PROGRAMMED", "AGE"]
+    # No mode is written, so its cell is empty.
+    assert {row[0].partition("/")[2]: (row[1], row[3:5]) for row in policies[1:]} == {
+        "public-mx": ("Listeners", ["True", "True"]),
+        "submission": ("Listeners", ["True", "True"]),
     }
 
 
