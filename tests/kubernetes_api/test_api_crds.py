@@ -57,7 +57,7 @@ REFUSED: list[tuple[str, Document, str]] = [
     (
         "unknown source",
         mail_domain(recipients={"source": {"type": "Guess"}}),
-        'Unsupported value: "Guess": supported values: ',
+        'Unsupported value: "Guess": supported values: "Directory", "Static", "CallAhead", "Any"',
     ),
     (
         "no type",
