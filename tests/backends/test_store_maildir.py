@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -169,6 +170,25 @@ async def test_a_fault_of_ours_defers_and_the_next_batch_goes_on(
     [result] = await store.deliver([a_delivery(1)])
     assert result.outcome is StoreOutcome.STORED
     assert len(contents(tmp_path)) == 1
+
+
+async def test_a_start_that_failed_has_given_everything_back(
+    tmp_path: Path, store: MaildirStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or its late close would close what the next attempt has opened meanwhile."""
+    second = MaildirStore(MaildirSettings(path="mail"), tmp_path, "mx")
+    closed = threading.Event()
+    close = second._engine.close
+
+    def slowly() -> None:
+        time.sleep(0.05)
+        close()
+        closed.set()
+
+    monkeypatch.setattr(second._engine, "close", slowly)
+    with pytest.raises(StoreOwned):
+        await second.start()
+    assert closed.is_set()
 
 
 async def test_a_second_owner_is_told_so_and_may_try_again(tmp_path: Path, store: MaildirStore) -> None:

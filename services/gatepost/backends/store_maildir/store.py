@@ -51,12 +51,14 @@ class MaildirStore:
 
     async def start(self) -> None:
         """Open the store. Raises StoreOwned while another process has it, OSError when it cannot be used."""
-        worker = ThreadPoolExecutor(1, thread_name_prefix="maildir")
+        worker, loop = ThreadPoolExecutor(1, thread_name_prefix="maildir"), asyncio.get_running_loop()
         try:
-            await asyncio.get_running_loop().run_in_executor(worker, self._engine.open)
+            await loop.run_in_executor(worker, self._engine.open)
         except BaseException:
-            worker.submit(self._engine.close)
+            closed = loop.run_in_executor(worker, self._engine.close)
             worker.shutdown(wait=False)
+            # Whoever tries again at once must find it closed: this close would take the next one's files from it.
+            await asyncio.shield(closed)
             raise
         self._worker = worker
         self._closing = False
