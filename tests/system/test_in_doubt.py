@@ -111,8 +111,16 @@ def doubted(
                 go_on()
         if edge.metrics()["gatepost_edge_append_doubtful_total"] > before:
             return waited
-        wait_for(lambda: edge.metrics()["gatepost_log_available"], bool)
+        # Until a message goes through: a log that has just come back may be away once more.
+        wait_for(lambda: works(edge), bool)
     raise AssertionError("no append ended in doubt")
+
+
+def works(edge: Member) -> bool:
+    try:
+        return bool(send(edge.mx, f"probe@{DOMAIN}", message("probe")))
+    except (AssertionError, OSError):
+        return False
 
 
 def shared(edge: Member) -> float:

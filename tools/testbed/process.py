@@ -125,8 +125,16 @@ class Server(Running):
         self._end(signal.SIGKILL)
 
     def suspend(self) -> None:
-        """Stops the process's execution (SIGSTOP): its ports accept connections but nothing answers."""
+        """Stops the process's execution (SIGSTOP): its ports accept connections but nothing answers.
+
+        Returns when none of its threads runs any more; on a busy machine that takes a while.
+        """
         os.kill(self.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + STOP_SECONDS
+        while not _stands_still(self.pid):
+            if time.monotonic() > deadline:
+                raise ServerError(f"{self.name} runs on after SIGSTOP")
+            time.sleep(POLL_SECONDS)
 
     def resume(self) -> None:
         """Lets a suspended process go on (SIGCONT)."""
@@ -187,3 +195,15 @@ def kill_together(*servers: Server) -> None:
 def _ended(pid: int) -> bool:
     """Whether our child has ended, without reaping it."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether every thread is stopped (proc(5): the state is behind the name, which may hold anything)."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+        if state not in "TtZX":
+            return False
+    return True
