@@ -291,7 +291,8 @@ class Trickle(threading.Thread):
             send(self.release, message(one))
         except smtplib.SMTPResponseException as error:
             # 421 or 451: what a client gets from a pod that is stopping. 5xx would be a lost message.
-            (self.temporary if error.smtp_code < 500 else self.faults).append(f"{error.smtp_code}")
+            what = f"{error.smtp_code} {error.smtp_error!r}"
+            (self.temporary if error.smtp_code < 500 else self.faults).append(what)
             return False
         except smtplib.SMTPRecipientsRefused as error:
             codes = [code for code, _ in error.recipients.values()]

@@ -62,9 +62,13 @@ class Health:
     def succeeded(self) -> None:
         self._last_success = self._loop.time()
 
-    def doubted(self, topic: str, partition: int) -> None:
-        """An append has run into its limit."""
-        self._last_doubt = self._loop.time()
+    def doubted(self, topic: str, partition: int, since: float) -> None:
+        """An append has run into its limit; `since` is when it was handed over, in the loop's time.
+
+        If another has succeeded after that, it is a straggler of an outage that is over: only its partition waits.
+        """
+        if self._last_success < since:
+            self._last_doubt = self._loop.time()
         self._in_doubt[topic, partition] += 1
 
     def settled(self, topic: str, partition: int) -> None:

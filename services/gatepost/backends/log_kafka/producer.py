@@ -62,20 +62,21 @@ _log = structlog.get_logger(__name__)
 class _Flight(Pending):
     """An append that the producer has taken."""
 
-    __slots__ = ("_owner", "_partition", "_topic")
+    __slots__ = ("_begun", "_owner", "_partition", "_topic")
 
     def __init__(self, owner: Producer, topic: str, partition: int, future: asyncio.Future[RecordMetadata]) -> None:
         super().__init__(owner.loop)
         self._owner = owner
         self._topic = topic
         self._partition = partition
+        self._begun = owner.loop.time()
         future.add_done_callback(self._landed)
 
     def expire(self) -> None:
         """The limit has passed: the caller gets LogUnknown, and what comes later goes to its outcome."""
         if self.waiter.done():
             return
-        self._owner.health.doubted(self._topic, self._partition)
+        self._owner.health.doubted(self._topic, self._partition, self._begun)
         super().expire()
 
     def _landed(self, future: asyncio.Future[RecordMetadata]) -> None:
