@@ -28,7 +28,7 @@ kind: MailDomain
 metadata: {{name: example}}
 spec:
   domain: {DOMAIN}
-  recipients: {{source: {{type: Static, addresses: [once, twice, again]}}}}
+  recipients: {{source: {{type: Static, addresses: [once, twice, again, probe]}}}}
   delivery: {{type: Mailbox, store: one}}
 """
 SETTINGS: dict[str, Any] = {
