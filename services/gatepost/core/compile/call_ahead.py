@@ -6,10 +6,10 @@ from typing import Final
 
 from gatepost.core.call_ahead import CallAheadPlan
 from gatepost.core.compile.conditions import ACCEPTED, Rejection
+from gatepost.core.compile.values import duration
 from gatepost.core.hosts import HostError, parse_host
 from gatepost.core.manifest.call_ahead import CallAheadCache, CallAheadSource
 from gatepost.core.manifest.mail_domain import UnknownAction
-from gatepost.core.manifest.quantities import seconds
 
 MAX_TIMEOUT: Final = 30.0  # a client waits 5 minutes for a reply to RCPT (RFC 5321 4.5.3.2.3), many for 30 s
 MAX_POSITIVE: Final = 86_400.0
@@ -47,7 +47,4 @@ def call_ahead_plan(source: CallAheadSource, unknown: UnknownAction) -> CallAhea
 def _seconds(text: str | None, default: float, field: str, most: float) -> float:
     if text is None:
         return default
-    value = seconds(text)
-    if not 1 <= value <= most:
-        raise Rejection(ACCEPTED, "Invalid", f"{_FIELD}.{field}", f"from 1s to {most:g}s")
-    return value
+    return duration(text, f"{_FIELD}.{field}", 1.0, most)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -16,29 +16,31 @@ from gatepost.core.compile.policy_content import content_rules
 from gatepost.core.compile.policy_recipients import login_failures, recipient_parts
 from gatepost.core.compile.policy_relay import relay_parts
 from gatepost.core.compile.policy_scanners import compile_scanners
-from gatepost.core.compile.policy_tls import certificate_rights, checked_networks
+from gatepost.core.compile.policy_tls import certificate_rights
 from gatepost.core.compile.policy_traps import (
     compile_local_senders,
     compile_rates,
     compile_routed_addresses,
     compile_traps,
 )
+from gatepost.core.compile.values import checked_networks, read_seconds
 from gatepost.core.configuration import ClientRule, ListenerPolicy
 from gatepost.core.configuration_content import NOTHING, ContentPolicy
 from gatepost.core.domain import DomainError, canonical_domain
 from gatepost.core.manifest import relay_policy
 from gatepost.core.manifest.object import API_VERSION, ObjectKey
-from gatepost.core.manifest.quantities import seconds, size_bytes
+from gatepost.core.manifest.quantities import size_bytes
 from gatepost.core.manifest.relay_policy import (
     Authenticated,
     Mechanism,
     RelayPolicy,
     RelayPolicySpec,
     RequireFor,
+    Smtp,
+    SmtpLimits,
     TlsMode,
 )
 from gatepost.core.manifest.settings import Role
-from gatepost.core.networks import NetworkError, parse_network
 from gatepost.core.policy_defaults import LOCAL
 
 T = TypeVar("T")
@@ -78,7 +80,7 @@ def compile_policy(
     spec = manifest.spec
     warnings: list[str] = []
     base = default_policy(listener, role, directories)
-    connection, smtp, limits = spec.connection, spec.smtp, spec.smtp.limits if spec.smtp else None
+    connection = spec.connection
     auth = (spec.relay.authenticated if spec.relay else None) or Authenticated()
     enabled = _or(auth.enabled, base.auth_enabled)
     tls_mode = _or(spec.tls.mode if spec.tls else None, base.tls_mode)
@@ -99,19 +101,8 @@ def compile_policy(
         ),
         idle_timeout=_seconds(connection.idle_timeout if connection else None, base.idle_timeout),
         relay_clients=_relay_clients(spec, role),
-        auth_enabled=enabled,
-        auth_mechanisms=_or(auth.mechanisms, base.auth_mechanisms),
-        auth_require_tls=_or(auth.require_tls, base.auth_require_tls),
-        auth_require_for=_or(auth.require_for, base.auth_require_for),
-        auth_sender_match=_or(auth.sender_match, base.auth_sender_match),
-        auth_directory=_auth_directory(auth, enabled, directories),
-        auth_failures=login_failures(auth.failures),
-        bare_newline=_or(smtp.bare_newline if smtp else None, base.bare_newline),
-        normalize_networks=_networks(smtp.normalize_networks if smtp else None, "spec.smtp.normalizeNetworks"),
-        message_size=_message_size(limits.message_size if limits else None, base.message_size),
-        header_bytes=size_bytes(limits.header_bytes) if limits and limits.header_bytes else base.header_bytes,
-        max_received=_or(limits.received if limits else None, base.max_received),
-        junk_commands=_or(limits.junk_commands if limits else None, base.junk_commands),
+        **_login_parts(auth, enabled, base, directories),
+        **_smtp_parts(spec.smtp or Smtp(), base),
         tls_mode=tls_mode,
         tls_min_version=_or(spec.tls.min_version if spec.tls else None, base.tls_min_version),
         tls_required_for=checked_networks(spec.tls.required_for if spec.tls else None, "spec.tls.requiredFor"),
@@ -134,6 +125,32 @@ def compile_policy(
     return msgspec.structs.replace(policy, **parts) if parts else policy, warnings
 
 
+def _login_parts(
+    auth: Authenticated, enabled: bool, base: ListenerPolicy, directories: tuple[str, ...]
+) -> dict[str, Any]:
+    return {
+        "auth_enabled": enabled,
+        "auth_mechanisms": _or(auth.mechanisms, base.auth_mechanisms),
+        "auth_require_tls": _or(auth.require_tls, base.auth_require_tls),
+        "auth_require_for": _or(auth.require_for, base.auth_require_for),
+        "auth_sender_match": _or(auth.sender_match, base.auth_sender_match),
+        "auth_directory": _auth_directory(auth, enabled, directories),
+        "auth_failures": login_failures(auth.failures),
+    }
+
+
+def _smtp_parts(smtp: Smtp, base: ListenerPolicy) -> dict[str, Any]:
+    limits = smtp.limits or SmtpLimits()
+    return {
+        "bare_newline": _or(smtp.bare_newline, base.bare_newline),
+        "normalize_networks": checked_networks(smtp.normalize_networks, "spec.smtp.normalizeNetworks"),
+        "message_size": _message_size(limits.message_size, base.message_size),
+        "header_bytes": size_bytes(limits.header_bytes) if limits.header_bytes else base.header_bytes,
+        "max_received": _or(limits.received, base.max_received),
+        "junk_commands": _or(limits.junk_commands, base.junk_commands),
+    }
+
+
 def _or(value: T | None, default: T) -> T:
     return default if value is None else value
 
@@ -148,10 +165,7 @@ def _content(spec: RelayPolicySpec, role: Role, warnings: list[str]) -> ContentP
 def _seconds(text: str | None, default: float) -> float:
     if text is None:
         return default
-    try:
-        value = seconds(text)
-    except ValueError as error:
-        raise Rejection(ACCEPTED, "Invalid", "spec.connection.idleTimeout", str(error)) from None
+    value = read_seconds(text, "spec.connection.idleTimeout")
     if value < 1:
         raise Rejection(ACCEPTED, "Invalid", "spec.connection.idleTimeout", "at least 1s")
     return value
@@ -164,15 +178,6 @@ def _message_size(text: str | None, default: int) -> int:
     if not MIN_MESSAGE_SIZE <= value <= MAX_MESSAGE_SIZE:
         raise Rejection(ACCEPTED, "Invalid", "spec.smtp.limits.messageSize", "from 64Ki to 150Mi")
     return value
-
-
-def _networks(texts: tuple[str, ...] | None, field: str) -> tuple[str, ...]:
-    for text in texts or ():
-        try:
-            parse_network(text)
-        except NetworkError as error:
-            raise Rejection(ACCEPTED, "Invalid", field, str(error)) from None
-    return texts or ()
 
 
 def _relay_clients(spec: RelayPolicySpec, role: Role) -> tuple[ClientRule, ...]:
@@ -189,7 +194,7 @@ def _relay_clients(spec: RelayPolicySpec, role: Role) -> tuple[ClientRule, ...]:
         )
     return tuple(
         ClientRule(
-            _networks(rule.networks, "spec.relay.clients.networks"),
+            checked_networks(rule.networks, "spec.relay.clients.networks"),
             tuple(_sender_domain(text) for text in rule.sender_domains),
         )
         for rule in relay.clients

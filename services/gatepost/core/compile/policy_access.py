@@ -8,9 +8,9 @@ from gatepost.core.access.entry import AccessError
 from gatepost.core.access.table import AccessTable
 from gatepost.core.checks.access import AccessConfig, AccessTableConfig
 from gatepost.core.compile.conditions import ACCEPTED, Rejection
+from gatepost.core.compile.values import read_seconds
 from gatepost.core.manifest.actions import OnError
 from gatepost.core.manifest.policy_access import AccessSpec, AccessTableSpec, entry_of
-from gatepost.core.manifest.quantities import seconds
 from gatepost.core.manifest.settings import Role
 
 MIN_REFRESH_S: Final = 1.0  # a look at a file costs microseconds, but there may be sixteen of them in each edge
@@ -51,10 +51,7 @@ def _table(spec: AccessTableSpec, number: int) -> AccessTableConfig:
     default = AccessTableConfig(spec.file)
     refresh = default.refresh
     if spec.refresh is not None:
-        try:
-            refresh = seconds(spec.refresh)
-        except ValueError as error:
-            raise Rejection(ACCEPTED, "Invalid", f"{field}.refresh", str(error)) from None
+        refresh = read_seconds(spec.refresh, f"{field}.refresh")
         if refresh < MIN_REFRESH_S:
             raise Rejection(ACCEPTED, "Invalid", f"{field}.refresh", "at least 1s")
     return AccessTableConfig(spec.file, refresh, spec.on_error or OnError.TEMPFAIL)

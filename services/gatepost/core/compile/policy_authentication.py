@@ -7,6 +7,7 @@ from typing import Final
 from gatepost.core.authentication.names import dns_name
 from gatepost.core.checks.authentication import AuthenticationPolicy, DkimActions, DmarcActions, SpfActions
 from gatepost.core.compile.conditions import ACCEPTED, Rejection
+from gatepost.core.compile.values import judging, read_seconds
 from gatepost.core.manifest.actions import Action
 from gatepost.core.manifest.policy_authentication import (
     ArcSpec,
@@ -15,7 +16,6 @@ from gatepost.core.manifest.policy_authentication import (
     DmarcSpec,
     SpfSpec,
 )
-from gatepost.core.manifest.quantities import seconds
 from gatepost.core.manifest.settings import Role
 
 MIN_DEADLINE: Final = 0.1
@@ -76,10 +76,7 @@ def _dmarc(spec: DmarcSpec) -> DmarcActions:
 
 
 def _action(action: Action | None, default: Action, field: str) -> Action:
-    """A sender that is who it says to be gets no right to relay by it."""
-    if action is Action.RELAY:
-        raise Rejection(ACCEPTED, "Invalid", f"{_FIELD}.{field}", "Relay is not for this check")
-    return action or default
+    return judging(action, f"{_FIELD}.{field}") or default
 
 
 def _domain(text: str, field: str) -> str:
@@ -91,10 +88,7 @@ def _domain(text: str, field: str) -> str:
 
 def _deadline(text: str) -> float:
     field = f"{_FIELD}.deadline"
-    try:
-        value = seconds(text)
-    except ValueError as error:
-        raise Rejection(ACCEPTED, "Invalid", field, str(error)) from None
+    value = read_seconds(text, field)
     if not MIN_DEADLINE <= value <= MAX_DEADLINE:
         raise Rejection(ACCEPTED, "Invalid", field, f"from {MIN_DEADLINE * 1000:g}ms to {MAX_DEADLINE:g}s")
     return value

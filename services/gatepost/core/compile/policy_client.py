@@ -13,13 +13,13 @@ from gatepost.core.checks.helo import HeloPolicy, HeloTest
 from gatepost.core.checks.reverse_dns import ReverseDns
 from gatepost.core.checks.sender_domain import SenderDomainPolicy
 from gatepost.core.compile.conditions import ACCEPTED, Rejection
+from gatepost.core.compile.values import duration, judging
 from gatepost.core.configuration import ListenerPolicy
 from gatepost.core.domain import DomainError, canonical_domain
 from gatepost.core.manifest.actions import Action, OnError
 from gatepost.core.manifest.policy_connection import Connection
 from gatepost.core.manifest.policy_dnsbl import Dnsbl, DnsblListSpec, Senders
 from gatepost.core.manifest.policy_helo import Helo
-from gatepost.core.manifest.quantities import seconds
 from gatepost.core.manifest.relay_policy import RelayPolicySpec
 from gatepost.core.manifest.settings import Role
 from gatepost.core.reply import MAX_REPLY_LINE
@@ -55,7 +55,7 @@ def client_parts(spec: RelayPolicySpec, role: Role, warnings: list[str]) -> dict
     }
     parts.update({name: value for name, value in numbers.items() if value is not None})
     if connection.banner_delay is not None:
-        parts["banner_delay"] = _duration(
+        parts["banner_delay"] = duration(
             connection.banner_delay, "spec.connection.bannerDelay", 0.0, MAX_BANNER_DELAY
         )
     if role is Role.SUBMISSION and (parts["dnsbl"].lists or parts["helo"].checks):
@@ -82,7 +82,7 @@ def _reverse_dns(connection: Connection) -> ReverseDns:
         return base
     return ReverseDns(
         spec.require or base.require,
-        _action(spec.action, base.action, "spec.connection.reverseDNS.action"),
+        judging(spec.action, "spec.connection.reverseDNS.action") or base.action,
         spec.on_error or base.on_error,
     )
 
@@ -91,7 +91,7 @@ def _helo(spec: Helo | None) -> HeloPolicy:
     if spec is None:
         return HeloPolicy()
     checks = tuple(
-        HeloTest(one.test, _action(one.action, Action.ACCEPT, "spec.helo.checks.action"))
+        HeloTest(one.test, judging(one.action, "spec.helo.checks.action") or Action.ACCEPT)
         for one in spec.checks or ()
     )
     return HeloPolicy(checks, spec.on_error or OnError.IGNORE, spec.require is not False)
@@ -100,7 +100,7 @@ def _helo(spec: Helo | None) -> HeloPolicy:
 def _senders(spec: Senders | None) -> SenderDomainPolicy:
     if spec is None or spec.unresolvable_domain is None:
         return SenderDomainPolicy()
-    action = _action(spec.unresolvable_domain, Action.DEFER, "spec.senders.unresolvableDomain")
+    action = judging(spec.unresolvable_domain, "spec.senders.unresolvableDomain") or Action.DEFER
     return SenderDomainPolicy(action, spec.on_error or OnError.TEMPFAIL)
 
 
@@ -120,12 +120,12 @@ def _dnsbl(spec: Dnsbl | None, warnings: list[str]) -> DnsblPolicy:
     if spec.watch is not None:
         watch = tuple(_address(text) for text in spec.watch.addresses)
         if spec.watch.every is not None:
-            every = _duration(spec.watch.every, "spec.dnsbl.watch.every", MIN_WATCH, 86_400.0)
+            every = duration(spec.watch.every, "spec.dnsbl.watch.every", MIN_WATCH, 86_400.0)
         if not any(one.subject is Subject.CLIENT_ADDRESS and one.weight > 0 for one in lists):
             warnings.append("dnsbl.watch looks into lists of client addresses, and there are none in dnsbl.lists")
     deadline = base.deadline
     if spec.deadline is not None:
-        deadline = _duration(spec.deadline, "spec.dnsbl.deadline", 0.1, MAX_DEADLINE)
+        deadline = duration(spec.deadline, "spec.dnsbl.deadline", 0.1, MAX_DEADLINE)
     return DnsblPolicy(lists, threshold, deadline, watch, every)
 
 
@@ -147,7 +147,7 @@ def _list(spec: DnsblListSpec, field: str) -> DnsblList:
         spec.codes or (),
         spec.subject or base.subject,
         weight,
-        _action(spec.action, base.action, f"{field}.action"),
+        judging(spec.action, f"{field}.action") or base.action,
         text,
         spec.on_error or base.on_error,
     )
@@ -158,20 +158,3 @@ def _address(text: str) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError:
         raise Rejection(ACCEPTED, "Invalid", "spec.dnsbl.watch.addresses", f"{text!r} is no IP address") from None
-
-
-def _action(action: Action | None, default: Action, field: str) -> Action:
-    """Relay is a right of clients' networks and logins; what is looked up in the DNS never gives one."""
-    if action is Action.RELAY:
-        raise Rejection(ACCEPTED, "Invalid", field, "Relay is not for this check")
-    return action or default
-
-
-def _duration(text: str, field: str, least: float, most: float) -> float:
-    try:
-        value = seconds(text)
-    except ValueError as error:
-        raise Rejection(ACCEPTED, "Invalid", field, str(error)) from None
-    if not least <= value <= most:
-        raise Rejection(ACCEPTED, "Invalid", field, f"from {least:g}s to {most:g}s")
-    return value

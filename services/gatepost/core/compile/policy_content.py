@@ -10,6 +10,7 @@ from gatepost.core.checks.charset import CharsetPolicy, canonical
 from gatepost.core.checks.header_presets import PRESETS
 from gatepost.core.checks.header_rules import HeaderRule, PatternError, compile_pattern
 from gatepost.core.compile.conditions import ACCEPTED, Rejection
+from gatepost.core.compile.values import judging
 from gatepost.core.manifest.actions import Action
 from gatepost.core.manifest.policy_content import AttachmentsSpec, CharsetSpec, HeaderRuleSpec
 from gatepost.core.manifest.relay_policy import RelayPolicySpec
@@ -117,10 +118,8 @@ def _extension(text: str, field: str) -> str:
 
 
 def _action(action: Action | None, field: str) -> Action:
-    """Tag where nothing is said; what a message has in it gives nobody a right to relay."""
-    if action is Action.RELAY:
-        raise Rejection(ACCEPTED, "Invalid", field, "Relay is not for this check")
-    return action or Action.TAG
+    """Tag where nothing is said."""
+    return judging(action, field) or Action.TAG
 
 
 def _text(text: str | None, field: str, *, lines: bool = False) -> str:

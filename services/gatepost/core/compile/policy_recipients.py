@@ -7,10 +7,9 @@ from typing import Any, Final
 from gatepost.core.checks.auth_failures import AuthFailures
 from gatepost.core.checks.greylist import GreylistPolicy
 from gatepost.core.checks.harvest import HarvestPolicy
-from gatepost.core.compile.conditions import ACCEPTED, Rejection
+from gatepost.core.compile.values import duration
 from gatepost.core.configuration import ListenerPolicy
 from gatepost.core.manifest.policy_recipients import Greylist, Harvest, LoginFailures, RecipientLimits
-from gatepost.core.manifest.quantities import seconds
 
 MAX_DELAY: Final = 30.0  # a client waits 5 minutes for a reply (RFC 5321 4.5.3.2.3), many for 30 s
 DEFAULT_DELAY: Final = 2.0
@@ -83,14 +82,3 @@ def login_failures(spec: LoginFailures | None) -> AuthFailures | None:
         base.window if spec.window is None else duration(spec.window, f"{field}.window", 1.0, MAX_WINDOW),
         base.ban if spec.ban is None else duration(spec.ban, f"{field}.ban", 1.0, MAX_BAN),
     )
-
-
-def duration(text: str, field: str, least: float, most: float) -> float:
-    """Return a duration's seconds. Raises Rejection when it is not within the bounds."""
-    try:
-        value = seconds(text)
-    except ValueError as error:
-        raise Rejection(ACCEPTED, "Invalid", field, str(error)) from None
-    if not least <= value <= most:
-        raise Rejection(ACCEPTED, "Invalid", field, f"from {least:g}s to {most:g}s")
-    return value

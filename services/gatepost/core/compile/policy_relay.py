@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gatepost.core.compile.conditions import ACCEPTED, RESOLVED_REFS, Rejection
-from gatepost.core.compile.policy_recipients import duration
+from gatepost.core.compile.values import duration
 from gatepost.core.configuration import ListenerPolicy
 from gatepost.core.domain import DomainError, canonical_domain
 from gatepost.core.manifest.relay_policy import Mechanism, Relay

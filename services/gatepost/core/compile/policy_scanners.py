@@ -13,7 +13,7 @@ from gatepost.core.checks.scanners import (
     ScannerPolicy,
 )
 from gatepost.core.compile.conditions import ACCEPTED, Rejection
-from gatepost.core.compile.policy_recipients import duration
+from gatepost.core.compile.values import duration, judging
 from gatepost.core.manifest.actions import Action
 from gatepost.core.manifest.policy_scanners import ClamdScanner, RspamdScanner, ScannerActions, ScannerSpec
 from gatepost.core.manifest.quantities import size_bytes
@@ -52,7 +52,7 @@ def _scanner(spec: ScannerSpec, field: str) -> ScannerPolicy:
         else duration(spec.timeout, f"{field}.timeout", MIN_TIMEOUT, MAX_TIMEOUT),
         spec.on_error or DEFAULT_ON_ERROR[kind],
         DEFAULT_MAX_SIZE if spec.max_size is None else _size(spec.max_size, f"{field}.maxSize"),
-        _action(spec.too_large, f"{field}.tooLarge") or Action.TAG,
+        judging(spec.too_large, f"{field}.tooLarge") or Action.TAG,
         _actions(spec.actions, kind, field),
         spec.own_clients is not False,
     )
@@ -96,16 +96,9 @@ def _actions(spec: ScannerActions | None, kind: ScannerKind, field: str) -> dict
         return {}
     defaults, found = DEFAULT_ACTIONS[kind], {}
     for advice in Advice:
-        action = _action(getattr(spec, advice.name.lower(), None), f"{field}.actions")
+        action = judging(getattr(spec, advice.name.lower(), None), f"{field}.actions")
         if action is not None and advice not in defaults:
             raise Rejection(ACCEPTED, "Invalid", f"{field}.actions", f"{kind.value} never says {advice.value!r}")
         if action is not None and action is not defaults[advice]:
             found[advice.value] = action
     return found
-
-
-def _action(action: Action | None, field: str) -> Action | None:
-    """A message that is clean gets no right to relay by it."""
-    if action is Action.RELAY:
-        raise Rejection(ACCEPTED, "Invalid", field, "Relay is not for this check")
-    return action

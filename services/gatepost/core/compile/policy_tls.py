@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from gatepost.core.compile.conditions import ACCEPTED, Rejection
+from gatepost.core.compile.values import checked_networks
 from gatepost.core.configuration_tls import NO_RIGHTS, CertificateRights
 from gatepost.core.domain import DomainError, canonical_domain
 from gatepost.core.manifest.policy_tls import ClientCertificates
 from gatepost.core.manifest.settings import Role
-from gatepost.core.networks import NetworkError, parse_network
 
 _FIELD = "spec.relay.clientCertificates"
 
@@ -32,13 +32,3 @@ def certificate_rights(wanted: ClientCertificates | None, role: Role, warnings: 
         names=names,
         networks=checked_networks(wanted.networks, f"{_FIELD}.networks"),
     )
-
-
-def checked_networks(texts: tuple[str, ...] | None, field: str) -> tuple[str, ...]:
-    """Return the networks as they are written. Raises Rejection for one that is none."""
-    for text in texts or ():
-        try:
-            parse_network(text)
-        except NetworkError as error:
-            raise Rejection(ACCEPTED, "Invalid", field, str(error)) from None
-    return texts or ()

@@ -10,8 +10,8 @@ from gatepost.core.checks.message_rates import MessageRates, Rate
 from gatepost.core.checks.routed_address import RoutedAddressPolicy
 from gatepost.core.checks.spam_traps import SpamTrapPolicy
 from gatepost.core.compile.conditions import ACCEPTED, Rejection
-from gatepost.core.compile.policy_recipients import MAX_BAN, MAX_WINDOW, duration
-from gatepost.core.manifest.actions import Action
+from gatepost.core.compile.policy_recipients import MAX_BAN, MAX_WINDOW
+from gatepost.core.compile.values import duration, judging
 from gatepost.core.manifest.policy_dnsbl import Senders
 from gatepost.core.manifest.policy_traps import MessageRateSpec, TrapBans
 from gatepost.core.manifest.relay_policy import RelayPolicySpec
@@ -68,14 +68,13 @@ def compile_local_senders(spec: Senders | None, *, authenticates: bool, warnings
     """Raises Rejection."""
     if spec is None or (spec.spoofed_local is None and not spec.local_must_exist):
         return OFF
-    if spec.spoofed_local is Action.RELAY:
-        raise Rejection(ACCEPTED, "Invalid", "spec.senders.spoofedLocal", "Relay is not for this check")
-    if spec.spoofed_local is not None and not authenticates:
+    spoofed = judging(spec.spoofed_local, "spec.senders.spoofedLocal")
+    if spoofed is not None and not authenticates:
         warnings.append(
             "senders.spoofedLocal without authentication refuses our own users' mail through other providers, "
             "whatever SPF says"
         )
-    return LocalSenderPolicy(spec.spoofed_local, bool(spec.local_must_exist))
+    return LocalSenderPolicy(spoofed, bool(spec.local_must_exist))
 
 
 def compile_routed_addresses(spec: Senders | None) -> RoutedAddressPolicy | None:
@@ -83,6 +82,5 @@ def compile_routed_addresses(spec: Senders | None) -> RoutedAddressPolicy | None
     found = None if spec is None else spec.addresses
     if found is None:
         return None
-    if Action.RELAY in (found.source_route, found.percent_hack, found.bang_path):
-        raise Rejection(ACCEPTED, "Invalid", "spec.senders.addresses", "Relay is not for this check")
-    return RoutedAddressPolicy(found.source_route, found.percent_hack, found.bang_path)
+    kinds = (found.source_route, found.percent_hack, found.bang_path)
+    return RoutedAddressPolicy(*(judging(one, "spec.senders.addresses") for one in kinds))
