@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from gatepost.core.checks.header_rules import compile_pattern
-from gatepost.core.checks.verdict import Verdict
+from gatepost.core.checks.verdict import GRAVITY, Verdict
 from gatepost.core.manifest.actions import Action
 from gatepost.core.mime.file_names import extension, shown
 from gatepost.core.mime.part import Defect
@@ -33,8 +33,6 @@ NOT_SEARCHED: Final = Reply(554, "5.6.0", "the message has too many parts to be 
 MAX_TOLD: Final = 20
 # Parts that are left out of one message: each costs some hundred octets of its envelope.
 MAX_REMOVED: Final = 50
-
-_GRAVITY: Final = (Action.REJECT, Action.DEFER, Action.DISCARD, Action.QUARANTINE, Action.TAG, Action.ACCEPT)
 
 
 class FileRule(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -118,7 +116,7 @@ def evaluate(
     broken = sorted({defect.value for defect in defects})
     if Defect.NOT_SEARCHED.value in broken or len(removed) > MAX_REMOVED:
         return NOT_SEARCHED
-    gravest = sorted(hits, key=lambda hit: _GRAVITY.index(hit.action))
+    gravest = sorted(hits, key=lambda hit: GRAVITY.index(hit.action))
     verdicts = [_of_file(hit) for hit in gravest[:MAX_TOLD]]
     verdicts += [_removal(hit) for hit in removed[:MAX_TOLD]]
     if opaque:

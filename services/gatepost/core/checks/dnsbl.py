@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from gatepost.core.checks.verdict import Verdict
+from gatepost.core.checks.verdict import GRAVITY, Verdict
 from gatepost.core.client_facts import Listing, Outcome
 from gatepost.core.manifest.actions import Action, OnError
 from gatepost.core.reply import Reply
@@ -173,19 +173,8 @@ def failed(listing: Listing) -> bool:
     return listing.outcome is Outcome.FAILED
 
 
-_STRICTNESS: Final = (
-    Action.REJECT,
-    Action.DEFER,
-    Action.DISCARD,
-    Action.QUARANTINE,
-    Action.TAG,
-    Action.ACCEPT,
-    Action.RELAY,
-)
-
-
 def _verdict(against: list[tuple[DnsblList, Listing, str]], score: int, facts: dict[str, str]) -> Verdict:
-    one, listing, code = min(against, key=lambda found: _STRICTNESS.index(found[0].action))
+    one, listing, code = min(against, key=lambda found: GRAVITY.index(found[0].action))
     base = LISTED_YET if one.action is Action.DEFER else LISTED
     text = one.text or DEFAULT_TEXT
     for name, value in (("$subject", listing.subject), ("$zone", one.zone), ("$code", code)):

@@ -21,6 +21,8 @@ ROLE_NAMES: Final = frozenset({"postmaster", "abuse", "hostmaster"})
 MAX_REASON: Final = 200  # characters; of a header line (RFC 5322 2.1.1: 998) and of the quarantine's list
 
 _STRENGTH: Final = (Action.REJECT, Action.DEFER, Action.DISCARD, Action.QUARANTINE)
+GRAVITY: Final = (*_STRENGTH, Action.TAG, Action.ACCEPT, Action.RELAY)
+"""All actions, the one that weighs most first."""
 _FALLBACK: Final = {
     Action.REJECT: (550, "5.7.1", "refused by a policy of this server"),
     Action.DEFER: (450, "4.7.1", "not taken at the moment, please try again later"),
