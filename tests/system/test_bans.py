@@ -16,7 +16,7 @@ from testbed.installation import GATEPOST, Installation, Member
 from testbed.kafka import Kafka
 from testbed.world import wait_for
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("bans")]
+pytestmark = pytest.mark.servers
 
 MANIFESTS = """
 apiVersion: gatepost.dev/v1alpha1

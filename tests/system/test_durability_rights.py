@@ -21,7 +21,7 @@ from testbed.kafka import Kafka, Operation, Resource
 from testbed.smtpsink import SmtpSink
 from testbed.world import wait_for
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("rights")]
+pytestmark = pytest.mark.servers
 
 OPERATIONS = Path(__file__).resolve().parents[2] / "docs/operations.md"
 PREFIX = "mail."

@@ -19,7 +19,7 @@ from testbed.installation import Installation, Member
 from testbed.kafka import Kafka
 from testbed.world import wait_for
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("in_doubt")]
+pytestmark = pytest.mark.servers
 
 DOMAIN = "example.test"
 MANIFESTS = f"""

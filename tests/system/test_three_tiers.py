@@ -21,7 +21,7 @@ from testbed.process import Server
 from testbed.smtpsink import SmtpSink, Transaction
 from testbed.world import wait_for
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("three-tiers")]
+pytestmark = pytest.mark.servers
 
 EXAMPLE = Path(__file__).resolve().parent.parent.parent / "examples/three-tier"
 SECONDS = 60

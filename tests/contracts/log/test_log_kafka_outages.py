@@ -14,6 +14,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from gatepost.backends.log_kafka import KafkaLog, quiet
+from gatepost.backends.log_kafka.consumer import REBALANCE_SESSIONS
 from gatepost.backends.log_kafka.quiet import INTERVAL
 from gatepost.core.manifest.settings import KafkaSettings
 from gatepost.core.ports.log import Cleanup, Entry, LogUnavailable, LogUnknown, Position, TopicSpec
@@ -311,4 +312,34 @@ async def test_one_of_three_brokers_is_lost(three: Kafka, how: str) -> None:
             values += [record.value for record in await follower.fetch(1.0)]
     assert len(values) == len(set(values)) == len(written) + len(doubtful)
     await follower.close()
+    await log.close()
+
+
+async def test_a_member_whose_rebalance_never_ends_is_replaced(broker: Kafka) -> None:
+    """The client can wait for ever for its heartbeat's end; its partitions would stand still with it."""
+    topic = f"test.{uuid.uuid4().hex[:12]}"
+    log = KafkaLog(settings_for(broker), client_id="test")
+    await log.start()
+    await log.ensure_topics([TopicSpec(topic, Cleanup.TRIM, 1)])
+    consumer = log.consumer(topic, "group", window=10)
+    await consumer.start()
+    await log.append(Entry(topic, b"before"), LIMIT)
+    async with asyncio.timeout(LIMIT):
+        while not (records := await consumer.fetch(1.0)):
+            pass
+    consumer.finish(records[0])
+    await consumer.commit()
+    first = consumer._member
+    assert first is not None
+    coordinator = first.client._coordinator
+    coordinator._stop_heartbeat_task = asyncio.Event().wait  # as its own does when the cancellation was lost
+    coordinator.request_rejoin()
+    await until(lambda: first.rebalancing)
+    await log.append(Entry(topic, b"after"), LIMIT)
+    async with asyncio.timeout(LIMIT + REBALANCE_SESSIONS * 6):
+        while not (records := await consumer.fetch(1.0)):
+            pass
+    assert [record.value for record in records] == [b"after"]
+    assert consumer._member is not first
+    await consumer.close()
     await log.close()

@@ -22,8 +22,6 @@ from contextlib import suppress
 from typing import Any, Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer
-from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import (
     ConsumerStoppedError,
     IllegalStateError,
@@ -33,13 +31,13 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
-from gatepost.backends.log_kafka.assignor import KeepingAssignor, Owned
-from gatepost.backends.log_kafka.connection import Connection, client_options
+from gatepost.backends.log_kafka.connection import Connection
 from gatepost.backends.log_kafka.ends import ends
 from gatepost.backends.log_kafka.facts import TopicWatch
+from gatepost.backends.log_kafka.member import LOAD_SECONDS, Member
 from gatepost.backends.log_kafka.share import Share
 from gatepost.backends.log_kafka.stopping import stop_consumer
-from gatepost.backends.log_local.storage import FETCH_BYTES, FETCH_RECORDS
+from gatepost.backends.log_local.storage import FETCH_RECORDS
 from gatepost.backends.log_local.waiting import WakeUp
 from gatepost.core.completion import Commit
 from gatepost.core.manifest.quantities import seconds
@@ -54,13 +52,10 @@ COMMIT_SECONDS: Final = 5.0
 # Before a rebalance and at the end others wait for us.
 LAST_COMMIT_SECONDS: Final = 2.0
 CLOSE_SECONDS: Final = 3.0
-LOAD_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
-_HEARTBEAT_MS: Final = 2000
-_NEVER_MS: Final = 2**31 - 1
-# At least one record comes, however large; more than the window takes would only wait in memory.
-_PARTITION_BYTES: Final = 1024 * 1024
-_USUAL_RECORD_BYTES: Final = 8 * 1024
+# A rebalance takes as long as the session of a member that died, and sometimes one more.
+REBALANCE_SESSIONS: Final = 3
+_LOOK_SECONDS: Final = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -91,6 +86,8 @@ class KafkaConsumer:
         self._watch = TopicWatch(connection, topic)
         self._anew = False
         self._closed = False
+        self._longest_rebalance = REBALANCE_SESSIONS * seconds(settings.session_timeout)
+        self._next_look = 0.0
 
     # -- beginning and end
 
@@ -297,7 +294,7 @@ class KafkaConsumer:
 
     async def _keep_once(self) -> None:
         member = self._member
-        if member is not None and member.broken:
+        if member is not None and (member.broken or await self._stands_still(member)):
             self._member = None
             self.lost(frozenset(self._shares))
             await stop_consumer(member.client, 0)
@@ -311,6 +308,28 @@ class KafkaConsumer:
                 self._begin_anew(member)
             await self._load(member)
             await self._commit(member, COMMIT_SECONDS)
+
+    async def _stands_still(self, member: Member) -> bool:
+        """Whether a rebalance lasts longer than any should while the cluster answers. Raises LogError: it does not.
+
+        aiokafka then waits for its own heartbeat task, which has not noticed that it was cancelled: in Python 3.11
+        asyncio.wait_for loses a cancellation that meets an answer.
+        """
+        now = asyncio.get_running_loop().time()
+        if not member.rebalancing or now < self._next_look:
+            return False
+        self._next_look = now + _LOOK_SECONDS
+        try:
+            await self._connection.partitions(self._topic, LOAD_SECONDS)
+        except LogError:
+            member.rebalancing_since = asyncio.get_running_loop().time()
+            raise
+        lasted = now - member.rebalancing_since
+        if lasted <= self._longest_rebalance:
+            return False
+        reason = f"a rebalance has lasted {lasted:.0f} s, and the cluster answers"
+        _log.warning("the member is replaced", topic=self._topic, group=self._group, reason=reason)
+        return True
 
     def _begin_anew(self, member: Member) -> None:
         """The topic was deleted and made anew: nothing that is known of its offsets is true any more.
@@ -378,84 +397,3 @@ class KafkaConsumer:
 
     def on_revoked(self, callback: Callable[[frozenset[int]], None]) -> None:
         self._revoked.append(callback)
-
-
-class Member(ConsumerRebalanceListener):  # type: ignore[misc]
-    """One membership: from joining until the client is stopped."""
-
-    def __init__(
-        self, owner: KafkaConsumer, settings: KafkaSettings, client_id: str, topic: str, group: str
-    ) -> None:
-        self._owner = owner
-        self._topic = topic
-        self._assignor = KeepingAssignor(topic)
-        self._generation = -1
-        self._id = ""
-        self.rebalancing = True
-        session_ms = int(seconds(settings.session_timeout) * 1000)
-        self.client = AIOKafkaConsumer(
-            **client_options(settings, client_id),
-            group_id=group,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            session_timeout_ms=session_ms,
-            heartbeat_interval_ms=min(_HEARTBEAT_MS, session_ms // 3),
-            max_poll_interval_ms=_NEVER_MS,
-            max_partition_fetch_bytes=min(_PARTITION_BYTES, owner.window * _USUAL_RECORD_BYTES),
-            fetch_max_bytes=FETCH_BYTES,
-            partition_assignment_strategy=(self._assignor,),
-        )
-        self.client.subscribe([topic], listener=self)
-
-    # -- called by aiokafka, in its own task
-
-    async def on_partitions_revoked(self, revoked: object) -> None:
-        self.rebalancing = True
-        await self._owner.before_rebalance(self)
-
-    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        partitions = frozenset(place.partition for place in assigned)
-        coordinator = self.client._coordinator
-        same = coordinator.member_id == self._id and coordinator.generation == self._generation + 1
-        self._id, self._generation = coordinator.member_id, coordinator.generation
-        self._assignor.owned = Owned(self._generation, tuple(sorted(partitions)))
-        self.rebalancing = False
-        self._owner.after_rebalance(self, partitions, kept=same)
-
-    # -- for the consumer
-
-    @property
-    def broken(self) -> bool:
-        """Whether one of the client's own tasks has ended: it never should."""
-        coordinator, fetcher = self.client._coordinator, self.client._fetcher
-        return bool(coordinator._coordination_task.done() or fetcher._fetch_task.done())
-
-    def show_errors(self) -> None:
-        """Take note of an error of the group: the client does nothing more until somebody has."""
-        try:
-            self.client._coordinator.check_errors()
-        except KafkaError as error:
-            _log.warning("group trouble", topic=self._topic, reason=repr(error))
-
-    def look_again(self) -> None:
-        """Have the client ask for the topic's partitions now: it may have learned that there are none."""
-        self.client._client.force_metadata_update()
-
-    async def read(self, places: Sequence[TopicPartition], limit: float) -> dict[TopicPartition, list[Any]]:
-        found: dict[TopicPartition, list[Any]] = await self.client.getmany(
-            *places, timeout_ms=int(limit * 1000), max_records=FETCH_RECORDS
-        )
-        return found
-
-    async def starts(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return the offsets of the first records. Raises LogUnavailable."""
-        try:
-            async with asyncio.timeout(LOAD_SECONDS):
-                found: dict[TopicPartition, int] = await self.client.beginning_offsets(places)
-                return found
-        except (TimeoutError, KafkaError) as error:
-            raise LogUnavailable(f"{self._topic}: its first offsets are not known: {error!r}") from error
-
-    def seek(self, place: TopicPartition, offset: int) -> None:
-        """Have the client read on from here."""
-        self.client.seek(place, offset)
