@@ -18,6 +18,7 @@ from gatepost.core.access.entry import AccessError
 from gatepost.core.access.source import read_table
 from gatepost.core.access.table import AccessTable
 from gatepost.telemetry import metrics
+from gatepost.telemetry.lasting import lasting
 
 MAX_BYTES: Final = 64 * 2**20  # a million rules; what is larger is another kind of file
 
@@ -65,7 +66,7 @@ class AccessFiles:
 
     async def start(self) -> None:
         if self._task is None:
-            self._task = asyncio.create_task(self._watch(), name="access-files")
+            self._task = lasting("access-files", self._watch)
 
     async def close(self) -> None:
         if self._task is not None:

@@ -22,6 +22,7 @@ from gatepost.core.event_kinds import BANNED, UNBANNED
 from gatepost.core.ids import new_id
 from gatepost.core.ports.events import Event, Events
 from gatepost.core.ports.state import State, StateError
+from gatepost.telemetry.lasting import lasting
 
 FOLDER: Final = "bans"
 POLL_S: Final = 1.0
@@ -78,7 +79,7 @@ class BanRequests:
     async def start(self) -> None:
         """Begin to look. Raises OSError when the folder cannot be made."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._task = asyncio.create_task(self._look(), name="ban requests")
+        self._task = lasting("ban requests", self._look)
 
     async def close(self) -> None:
         if self._task is not None:

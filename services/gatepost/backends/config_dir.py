@@ -18,6 +18,7 @@ from gatepost.core.configuration import Configuration
 from gatepost.core.manifest.documents import read_objects
 from gatepost.core.manifest.read import ManifestError
 from gatepost.telemetry import metrics
+from gatepost.telemetry.lasting import lasting
 
 SETTINGS_FILE: Final = "gatepost.yaml"
 POLL_S: Final = 1.0
@@ -86,7 +87,7 @@ class DirectoryConfiguration:
         """Load once and watch. Raises ManifestError when the first load has a fault."""
         self._seen = _stamp(self._directory)
         self._put_in_force(self._load())
-        self._task = asyncio.create_task(self._watch(), name="config-dir")
+        self._task = lasting("config-dir", self._watch)
 
     async def close(self) -> None:
         if self._task is not None:

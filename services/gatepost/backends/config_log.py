@@ -35,6 +35,7 @@ from gatepost.core.configuration import Configuration, decode_configuration
 from gatepost.core.ports.log import Entry, Follower, Log, LogError, LogUnavailable, Record
 from gatepost.core.topics import Topics
 from gatepost.telemetry import metrics
+from gatepost.telemetry.lasting import lasting
 
 FETCH_LIMIT_S: Final = 1.0
 APPEND_LIMIT_S: Final = 10.0
@@ -101,8 +102,8 @@ class LogConfiguration:
         """Take the cached configuration at once, then follow the topic; never fails because the log is away."""
         self._load_cache()
         self._tasks = [
-            asyncio.create_task(self._follow(), name="config-log"),
-            asyncio.create_task(self._acknowledge(), name="config-acks"),
+            lasting("config-log", self._follow),
+            lasting("config-acks", self._acknowledge),
         ]
 
     async def close(self) -> None:

@@ -35,6 +35,7 @@ from gatepost.core.ports.directory import (
     Login,
     LoginVerdict,
 )
+from gatepost.telemetry.lasting import lasting
 
 # How soon a change is seen; a stat costs microseconds.
 POLL_SECONDS: Final = 1.0
@@ -68,7 +69,7 @@ class LdifDirectory:
     async def start(self) -> None:
         """Read the file and begin to watch it. Raises LdifError (a ManifestError) when it cannot be used."""
         self._stamp, self._content = await asyncio.to_thread(self._read)
-        self._watcher = asyncio.create_task(self._watch(), name="ldif-watch")
+        self._watcher = lasting("ldif-watch", self._watch)
 
     async def close(self) -> None:
         if self._watcher is not None:

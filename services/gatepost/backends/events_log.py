@@ -20,6 +20,7 @@ from gatepost.core.ports.events import Event
 from gatepost.core.ports.log import Entry, Log, LogError
 from gatepost.core.sampling import is_written
 from gatepost.telemetry import metrics
+from gatepost.telemetry.lasting import lasting
 
 # About 3 s of a busy edge; at some 300 bytes each no more than 3 MB.
 BUFFER_EVENTS: Final = 10_000
@@ -62,7 +63,7 @@ class EventsLog:
 
     async def start(self) -> None:
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="events")
+            self._task = lasting("events", self._run)
 
     def emit(self, event: Event) -> None:
         """Hand an event over; when the buffer is full it is dropped and counted."""

@@ -28,6 +28,7 @@ from gatepost.core.ports.log import (
 )
 from gatepost.core.ports.state import Kind, StateUnavailable, StateUnknown, TakeUnknown
 from gatepost.telemetry import metrics
+from gatepost.telemetry.lasting import lasting
 
 # Names the call of a removing record, so that the edge that wrote it knows it again.
 TAKE_HEADER: Final = "take"
@@ -109,8 +110,7 @@ class LogState:
 
     async def start(self) -> None:
         """Begin to follow; however long the log is away, this goes on by itself when it is there."""
-        self._own(self._follow(), "state follow")
-        self._own(self._flush(), "state flush")
+        self._tasks |= {lasting("state follow", self._follow), lasting("state flush", self._flush)}
 
     async def close(self) -> None:
         """Write what put_soon() left, for at most CLOSE_S; end. Takes in flight become unknown."""

@@ -216,6 +216,9 @@ LOG_GAPS = Gauge("gatepost.log.gap", "1", "whether a record that was to be read 
 TOPICS_ANEW = Counter(
     "gatepost.log.topics.anew", "{topic}", "topics that were deleted and made anew while we read them", ("topic",)
 )
+BACKGROUND_FAULTS = Counter(
+    "gatepost.background.faults", "{fault}", "faults that ended a background task; it is begun again", ("task",)
+)
 CONTENT_PIECES = Gauge(
     "gatepost.content.pieces", "{piece}", "pieces of bodies in content.transit after the last trim"
 )

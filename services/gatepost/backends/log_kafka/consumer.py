@@ -44,6 +44,7 @@ from gatepost.core.manifest.quantities import seconds
 from gatepost.core.manifest.settings import KafkaSettings
 from gatepost.core.ports.log import LogError, LogGap, LogUnavailable, Record
 from gatepost.telemetry import metrics
+from gatepost.telemetry.lasting import lasting
 
 # Joining waits for the other members, and for dead ones until their session has timed out.
 START_SECONDS: Final = 60.0
@@ -97,7 +98,7 @@ class KafkaConsumer:
         await self._connection.partitions(self._topic, LOAD_SECONDS)
         await self._watch.is_another(LOAD_SECONDS)
         await self._join()
-        self._keeper = asyncio.create_task(self._keep(), name=f"kafka group {self._group}")
+        self._keeper = lasting(f"kafka group {self._group}", self._keep)
 
     async def close(self) -> None:
         if self._closed:

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 from gatepost.backends.log_kafka.connection import Connection
+from gatepost.telemetry.lasting import lasting
 
 PROBE_EVERY: Final = 0.5
 PROBE_LIMIT: Final = 1.0
@@ -41,7 +42,7 @@ class Health:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._probe_regularly(), name="kafka probe")
+        self._task = lasting("kafka probe", self._probe_regularly)
 
     async def close(self) -> None:
         if self._task is not None:

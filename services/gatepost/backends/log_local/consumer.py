@@ -14,6 +14,7 @@ from gatepost.backends.log_local.storage import FETCH_RECORDS, Storage
 from gatepost.backends.log_local.waiting import WakeUp
 from gatepost.core.completion import Commit, Completion
 from gatepost.core.ports.log import LogError, LogGap, LogUnavailable, Record
+from gatepost.telemetry.lasting import lasting
 
 # What is lost of finished work by a crash, in seconds; it is repeated then.
 COMMIT_INTERVAL: Final = 0.2
@@ -65,7 +66,7 @@ class LocalConsumer:
         self._group = group
         self._storage.watch(self._topic, self._wake.set)
         group.join(self)
-        self._committer = asyncio.create_task(self._commit_regularly(), name=f"commit {self._group_name}")
+        self._committer = lasting(f"commit {self._group_name}", self._commit_regularly)
 
     async def close(self) -> None:
         if self._group is None:

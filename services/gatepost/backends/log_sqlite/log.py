@@ -34,6 +34,7 @@ from gatepost.core.ports.log import (
     Record,
     TopicSpec,
 )
+from gatepost.telemetry.lasting import lasting
 
 # The newest records kept in memory, in bytes of their values.
 TAIL_BYTES: Final = 32 * 1024 * 1024
@@ -104,7 +105,7 @@ class SqliteLog:
         ends = {stream.number: stream.end for stream in contents.streams}
         self._writer = Writer(connection, ends, loop, self._clock, self._on_written)
         self._failed = False
-        self._upkeep = asyncio.create_task(self._keep_up(), name="log upkeep")
+        self._upkeep = lasting("log upkeep", self._keep_up)
 
     def _open(self) -> tuple[sqlite3.Connection, Contents, dict[tuple[str, str], dict[int, Commit]]]:
         connection = open_for_writing(self._path)
