@@ -1,7 +1,9 @@
 """The scriptable next hop, spoken to over plain sockets and by the standard library's client."""
 
+import gc
 import smtplib
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,3 +174,20 @@ def test_lmtp_answers_for_each_recipient() -> None:
             talk.send(b"hi\r\n.\r\n")
             assert talk.codes(2) == [b"250", b"452"]
         assert sink.await_transactions(1)[0].accepted == ("a@x.test",)
+
+
+def test_connections_that_come_while_it_stops_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket left open would be told of in whatever test comes next."""
+    left: list[str] = []
+    gc.collect()
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: left.append(str(found.exc_value)))
+    for _ in range(20):
+        sink = SmtpSink()
+        sink.start()
+        clients = [socket.create_connection(("127.0.0.1", sink.port)) for _ in range(5)]
+        sink.stop()
+        for client in clients:
+            client.close()
+        del sink
+        gc.collect()
+    assert left == []

@@ -98,6 +98,11 @@ class Faulty(Running):
 
     async def _deafen(self) -> None:
         if self._tcp is not None:
+            # What was accepted is begun first: a server that is closed leaves it open.
+            for sock in self._tcp.sockets:
+                self._loop.remove_reader(sock.fileno())
+            for _ in range(3):
+                await asyncio.sleep(0)
             self._tcp.close()
         if self._udp is not None:
             self._udp.close()

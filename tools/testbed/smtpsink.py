@@ -32,6 +32,7 @@ _T = TypeVar("_T")
 
 READ_BYTES = 256 * 1024
 START_SECONDS = 10.0
+HANDSHAKE_SECONDS = 1.0
 POLL_SECONDS = 0.005
 DEFAULT_KEYWORDS = (
     "PIPELINING",
@@ -248,6 +249,7 @@ class SmtpSink(Running):
             task = asyncio.ensure_future(_Conversation(self, reader, writer).run())
             conversations.add(task)
             task.add_done_callback(conversations.discard)
+            task.add_done_callback(lambda _: writer.close())  # also of one that was cancelled before it began
 
         try:
             context = server_context(self.certificate) if self.implicit_tls and self.certificate else None
@@ -260,10 +262,22 @@ class SmtpSink(Running):
             return
         begun(None)
         await self._stopping.wait()
+        # Not closed yet: a server that is closed cannot begin what it has accepted, and leaves it open.
+        self._loop.remove_reader(listener)
+        await self._end_all(conversations)
         server.close()
-        for task in list(conversations):
-            task.cancel()
-        await asyncio.gather(*conversations, return_exceptions=True)
+
+    @staticmethod
+    async def _end_all(conversations: set[asyncio.Task[None]]) -> None:
+        """Ends what was accepted, the last connections too: the loop's tasks that begin them are let finish."""
+        own = asyncio.current_task()
+        while tasks := asyncio.all_tasks() - {own}:
+            for task in conversations & tasks:
+                task.cancel()
+            _, hanging = await asyncio.wait(tasks, timeout=HANDSHAKE_SECONDS)
+            for task in hanging:  # in a TLS handshake
+                task.cancel()
+        await asyncio.sleep(0)  # their transports are closed in the loop's next round
 
     def _rule(self, point: str, text: str, received: int | None = None) -> _Rule | None:
         with self._guard:

@@ -316,7 +316,7 @@ async def test_one_of_three_brokers_is_lost(three: Kafka, how: str) -> None:
 
 
 async def test_a_member_whose_rebalance_never_ends_is_replaced(broker: Kafka) -> None:
-    """The client can wait for ever for its heartbeat's end; its partitions would stand still with it."""
+    """The client waits for its heartbeat's end without a limit; its partitions would stand still with it."""
     topic = f"test.{uuid.uuid4().hex[:12]}"
     log = KafkaLog(settings_for(broker), client_id="test")
     await log.start()
@@ -332,7 +332,7 @@ async def test_a_member_whose_rebalance_never_ends_is_replaced(broker: Kafka) ->
     first = consumer._member
     assert first is not None
     coordinator = first.client._coordinator
-    coordinator._stop_heartbeat_task = asyncio.Event().wait  # as its own does when the cancellation was lost
+    coordinator._stop_heartbeat_task = asyncio.Event().wait  # it never ends
     coordinator.request_rejoin()
     await until(lambda: first.rebalancing)
     await log.append(Entry(topic, b"after"), LIMIT)

@@ -313,8 +313,8 @@ class KafkaConsumer:
     async def _stands_still(self, member: Member) -> bool:
         """Whether a rebalance lasts longer than any should while the cluster answers. Raises LogError: it does not.
 
-        aiokafka then waits for its own heartbeat task, which has not noticed that it was cancelled: in Python 3.11
-        asyncio.wait_for loses a cancellation that meets an answer.
+        aiokafka's rebalance has no limit: it waits for its heartbeat to end, and goes on asking for as long as it
+        takes. Where that never ends nobody else would notice.
         """
         now = asyncio.get_running_loop().time()
         if not member.rebalancing or now < self._next_look:
