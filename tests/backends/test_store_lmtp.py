@@ -120,9 +120,3 @@ async def test_connections_are_bounded_and_used_again(sink: SmtpSink) -> None:
     assert {result.outcome for result in results} == {StoreOutcome.STORED}
     assert 1 <= len(sink.sessions) <= 2
     await store.close()
-
-
-@pytest.mark.parametrize("address", ["", "localhost", "localhost:", ":24", "localhost:x"])
-def test_addresses_that_are_none(address: str) -> None:
-    with pytest.raises(ValueError, match=r"lmtp\.address"):
-        LmtpStore(LmtpSettings(address=address), "mx")

@@ -97,6 +97,8 @@ def doubted(
 
     The edge might notice that the log hangs before it appends: then nothing is in doubt, and we try again.
     """
+    # An edge asks for a topic's partitions at its first append: one that hangs there is known not to be written.
+    wait_for(lambda: works(edge), bool)
     before = edge.metrics()["gatepost_edge_append_doubtful_total"]
     for _ in range(5):
         with Session(edge.mx) as session:

@@ -15,6 +15,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
+from gatepost.core.endpoints import parse_endpoint
 from gatepost.core.ports.scanner import Advice, ScannerRefused, ScannerUnavailable, ScanResult
 
 # s; also of a machine that drops our packets. The caller's limit for a whole scan may be shorter.
@@ -48,8 +49,7 @@ async def scan(address: str, pieces: AsyncIterator[bytes]) -> ScanResult:
 async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     if address.startswith("unix:"):
         return await asyncio.open_unix_connection(address.removeprefix("unix:"), limit=MAX_REPLY)
-    host, _, port = address.removeprefix("tcp://").rpartition(":")
-    return await asyncio.open_connection(host.removeprefix("[").removesuffix("]"), int(port), limit=MAX_REPLY)
+    return await asyncio.open_connection(*parse_endpoint(address.removeprefix("tcp://")), limit=MAX_REPLY)
 
 
 async def _send(writer: asyncio.StreamWriter, pieces: AsyncIterator[bytes]) -> None:

@@ -11,6 +11,7 @@ import structlog
 
 from gatepost.backends.smtp_client import Dialect, SmtpTransport
 from gatepost.backends.smtp_client.limits import lmtp_limits
+from gatepost.core.endpoints import parse_endpoint
 from gatepost.core.envelope import BodyType
 from gatepost.core.manifest.settings import LmtpSettings
 from gatepost.core.ports.store import Delivery, StoreOutcome, StoreResult
@@ -39,7 +40,8 @@ class LmtpStore:
     """core.ports.store.Store: exactly once while this process lives, at least once beyond."""
 
     def __init__(self, settings: LmtpSettings, hostname: str) -> None:
-        self._host = _host_port(settings.address)
+        host, port = parse_endpoint(settings.address, lowest=1)
+        self._host = HostPort(name=host, address=host, port=port)
         self._hostname = hostname
         self._transport = SmtpTransport(dialect=Dialect.LMTP, limits=lmtp_limits(settings))
         self._finished: OrderedDict[str, None] = OrderedDict()
@@ -118,12 +120,3 @@ def _unavailable(reply: RemoteReply) -> StoreResult:
     enhanced = reply.enhanced if reply.enhanced.startswith("4.") else "4.4.2"
     code = reply.code if 400 <= reply.code < 500 else 451
     return StoreResult(StoreOutcome.DEFERRED, code, enhanced, reply.text, reply.remote)
-
-
-def _host_port(text: str) -> HostPort:
-    """Read HOST:PORT, an IPv6 host in brackets. Raises ValueError."""
-    host, separator, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not separator or not host or not port.isdecimal():
-        raise ValueError(f"lmtp.address: {text!r} is not HOST:PORT")
-    return HostPort(name=host, address=host, port=int(port))

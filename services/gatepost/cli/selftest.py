@@ -15,9 +15,9 @@ from typing import Any, Final
 import msgspec
 
 from gatepost.core.domain import DomainError, canonical_domain
+from gatepost.core.endpoints import parse_endpoint
 from gatepost.core.manifest.read import ManifestError
 from gatepost.core.relay_probes import PROBES, Outcome, Probe, fill, outcome
-from gatepost.edge.listener import split_address
 
 REPLY_LIMIT_S: Final = 60.0  # a server may hold back its greeting, or look a client up
 CONNECT_LIMIT_S: Final = 30.0
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     try:
-        host, port = split_address(options.server if ":" in options.server else f"{options.server}:25")
+        host, port = parse_endpoint(options.server if ":" in options.server else f"{options.server}:25")
         far = canonical_domain(options.far)
     except (ValueError, DomainError) as error:
         raise ManifestError("gatepost selftest relay", "HOST:PORT or --far", str(error)) from None

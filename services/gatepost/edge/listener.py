@@ -7,6 +7,7 @@ from collections import Counter
 
 import structlog
 
+from gatepost.core.endpoints import parse_endpoint
 from gatepost.core.manifest.relay_policy import TlsMode
 from gatepost.core.manifest.settings import ListenerSettings
 from gatepost.core.networks import NetworkSet, enclosing_network
@@ -25,7 +26,7 @@ class Listener:
     def __init__(self, settings: ListenerSettings) -> None:
         self.settings = settings
         self.name = settings.name
-        self.host, self.port = split_address(settings.address)
+        self.host, self.port = parse_endpoint(settings.address)
         self.table: ListenerTable | None = None
         self.hosts: Counter[str] = Counter()
         self.networks: Counter[str] = Counter()
@@ -136,9 +137,3 @@ def _less(counts: Counter[str], name: str) -> None:
     counts[name] -= 1
     if not counts[name]:
         del counts[name]
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """HOST:PORT, an IPv6 host in brackets."""
-    host, _, port = address.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), int(port)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from aiohttp import web
 
+from gatepost.core.endpoints import parse_endpoint
 from gatepost.telemetry.export import prometheus_text
 
 Check = Callable[[], str | None]
@@ -25,8 +26,7 @@ class HealthServer:
         live: Mapping[str, Check] | None = None,
         routes: Sequence[Route] = (),
     ) -> None:
-        self._host, _, port = address.rpartition(":")
-        self._port = int(port)
+        self._host, self._port = parse_endpoint(address)
         self._ready, self._live = ready, live or {}
         self._routes = routes
         self._runner: web.AppRunner | None = None
@@ -41,7 +41,7 @@ class HealthServer:
         app.add_routes(self._routes)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host.strip("[]"), self._port)
+        site = web.TCPSite(self._runner, self._host, self._port)
         await site.start()
         addresses = self._runner.addresses
         self.port = addresses[0][1] if addresses else self._port

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gatepost.core.endpoints import EndpointError, parse_endpoint
 from gatepost.core.hosts import HostError, parse_host
 from gatepost.core.manifest.quantities import seconds, size_bytes
 from gatepost.core.manifest.read import ManifestError
@@ -15,6 +16,8 @@ from gatepost.core.manifest.settings import (
 from gatepost.core.networks import NetworkError, parse_network
 
 MAX_APPEND_TIMEOUT = 9.0  # a client has its 451 within 10 s when the log is away
+LOG_FORMATS = ("auto", "json", "text")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 MIN_LOG_FILE = 64 * 1024  # a smaller file would be put aside all the time
 MIN_ROTATION = 60.0
 MIN_ALARM_WINDOW = 1.0
@@ -38,6 +41,9 @@ def check_settings(settings: Settings, where: str) -> None:
     for name, store in settings.stores.items():
         if (store.maildir is None) == (store.lmtp is None):
             raise ManifestError(where, f"stores.{name}", "exactly one of maildir and lmtp is needed")
+        if store.lmtp is not None:
+            _check_endpoint(store.lmtp.address, where, f"stores.{name}.lmtp.address", lowest=1)
+    _check_endpoint(settings.admin.address, where, "admin.address")
     _check_own_names(settings.relay.own_names, where)
     _check_listeners(settings, where)
     _check_telemetry(settings, where)
@@ -45,6 +51,13 @@ def check_settings(settings: Settings, where: str) -> None:
         raise ManifestError(where, "store", f"{settings.store!r} is none of stores")
     if settings.log.kafka is not None:
         _check_kafka(settings.log.kafka, where)
+
+
+def _check_endpoint(text: str, where: str, field: str, *, lowest: int = 0) -> None:
+    try:
+        parse_endpoint(text, lowest=lowest)
+    except EndpointError as error:
+        raise ManifestError(where, field, str(error)) from None
 
 
 def _check_own_names(names: tuple[str, ...], where: str) -> None:
@@ -85,9 +98,7 @@ def _check_listeners(settings: Settings, where: str) -> None:
         if listener.name in names:
             raise ManifestError(where, f"{field}.name", f"{listener.name!r} stands twice")
         names.add(listener.name)
-        host, colon, port = listener.address.rpartition(":")
-        if not colon or not host or not port.isdigit() or int(port) > 65535:
-            raise ManifestError(where, f"{field}.address", "HOST:PORT is expected")
+        _check_endpoint(listener.address, where, f"{field}.address")
         _check_tls(listener.tls, where, f"{field}.tls")
         _check_networks(listener.proxy_protocol.trusted_networks, where, f"{field}.proxyProtocol.trustedNetworks")
         _check_networks(listener.xclient.trusted_networks, where, f"{field}.xclient.trustedNetworks")
@@ -116,6 +127,12 @@ def _check_networks(networks: tuple[str, ...], where: str, field: str) -> None:
 
 def _check_telemetry(settings: Settings, where: str) -> None:
     telemetry = settings.telemetry
+    for field, value, known in (
+        ("logFormat", telemetry.log_format, LOG_FORMATS),
+        ("logLevel", telemetry.log_level, LOG_LEVELS),
+    ):
+        if value not in known:
+            raise ManifestError(where, f"telemetry.{field}", f"{value!r} is none of {', '.join(known)}")
     files = {"logFile": telemetry.log_file, "decisionLog": telemetry.decision_log}
     for name, file in files.items():
         if file is None:
