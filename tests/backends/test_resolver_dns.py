@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
+import dns.asyncquery
 import dns.message
 import pytest
 
@@ -105,6 +106,21 @@ async def test_a_server_that_is_not_there(server: FakeDns) -> None:
     async with a_resolver(gone, server, timeout="2s") as resolver:
         assert list(await resolver.addresses("a.test")) == ["192.0.2.1"]
     async with a_resolver(gone, timeout="2s") as resolver:
+        with pytest.raises(ResolverFailure):
+            await resolver.addresses("a.test")
+
+
+async def test_a_connection_that_the_server_closed_is_its_failure(
+    server: FakeDns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop raises RuntimeError for a write to it; the resolver's callers know ResolverFailure only."""
+    server.behave["a.test"] = Fault.TRUNCATE.value
+
+    async def closed(*_: object, **__: object) -> dns.message.Message:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    monkeypatch.setattr(dns.asyncquery, "tcp", closed)
+    async with a_resolver(server) as resolver:
         with pytest.raises(ResolverFailure):
             await resolver.addresses("a.test")
 

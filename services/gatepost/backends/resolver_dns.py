@@ -197,6 +197,8 @@ async def _ask_server(
         raise _Failed("no answer in time", dead=True) from None
     except OSError as error:
         raise _Failed(error.strerror or "cannot be reached", dead=True) from None
+    except RuntimeError:  # uvloop's, of a write to a connection that the server has closed
+        raise _Failed("the connection was closed", dead=True) from None
     except (dns.exception.DNSException, EOFError) as error:
         raise _Failed(type(error).__name__, dead=False) from None
     if response.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
