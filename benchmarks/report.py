@@ -281,8 +281,8 @@ def _circumstances(results: Results) -> Iterable[str]:
     )
     yield (
         f"* The broker is one JVM (serial collector, 256 MB heap, both compilers) with replication 1, warmed up "
-        f"with {results.warm_messages} messages in all before the rows; its CPU falls as it compiles. Three "
-        "replicas cost about three times its share."
+        f"until its CPU per message fell no more ({results.warm_messages} messages in all, one per connection). "
+        "Three replicas cost about three times its share."
     )
     yield (
         "* Durability at 250: Postfix has synced its queue file, Exim its two spool files; Haraka has synced its "

@@ -35,6 +35,7 @@ from systems import (
     gatepost_standalone,
     trace_collector,
 )
+from warming import MOST, MOST_QUICK, warm_broker
 
 from testbed.kafka import Kafka
 from testbed.provision.errors import ProvisionError
@@ -44,8 +45,6 @@ HERE: Final = Path(__file__).resolve().parent
 PARTS: Final = ("accept", "policy", "deliver", "peers", "flush", "deferred", "large", "many")
 PEERS_MODE: Final = ("deliver", "peers")
 WARM_UP: Final = 1000  # messages to each system before its first row
-WARM_BROKER: Final = 15_000
-WARM_BROKER_QUICK: Final = 4_000
 WARM_LARGE: Final = 30  # large messages, after which the broker's second compiler has seen their path
 
 
@@ -174,10 +173,8 @@ class Bench:
 
     def _warm_broker(self, own: GatepostOnKafka, *, deliver: bool) -> None:
         """Before `accept` and `deliver`, by what they measure: the JVM compiles what it meets."""
-        wanted = WARM_BROKER_QUICK if self.quick else WARM_BROKER
-        _say(f"warming the broker up with {wanted} messages")
-        measure(own, wanted, 50, deliver=deliver)
-        self.results.warm_messages += wanted
+        most = MOST_QUICK if self.quick else MOST
+        self.results.warm_messages += warm_broker(own, most, deliver=deliver, say=_say)
 
     def _row(self, what: str, systems: Sequence[System], *, deliver: bool, rounds: int = 0) -> None:
         for system in systems:
