@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from gatepost.backends.log_kafka import KafkaLog, quiet
-from gatepost.backends.log_kafka.consumer import REBALANCE_SESSIONS
+from gatepost.backends.log_kafka.member import Member
 from gatepost.backends.log_kafka.quiet import INTERVAL
 from gatepost.core.manifest.settings import KafkaSettings
 from gatepost.core.ports.log import Cleanup, Entry, LogUnavailable, LogUnknown, Position, TopicSpec
@@ -180,6 +180,19 @@ async def test_a_refused_record_does_not_spoil_the_others(broker: Kafka) -> None
     await log.close()
 
 
+async def test_a_producer_that_does_nothing_any_more_is_replaced(log: KafkaLog) -> None:
+    """An append that hangs finds out: else every later one would hang as well, until the process is restarted."""
+    appending = log._producer
+    assert appending is not None
+    first = appending._producer
+    assert first is not None
+    first._sender.sender_task.cancel()
+    with pytest.raises(LogUnknown):
+        await log.append(Entry("work", b"hangs"), SHORT)
+    await until(lambda: appending._producer not in (None, first) and log.available)
+    await log.append(Entry("work", b"goes on"), LIMIT)
+
+
 async def test_an_idle_producer_that_the_broker_has_forgotten(tmp_path: Path) -> None:
     """Its numbers go on where the broker knows none any more: nothing is refused, nothing is in doubt."""
     forgetful = {"producer.id.expiration.ms": "500", "producer.id.expiration.check.interval.ms": "100"}
@@ -315,8 +328,29 @@ async def test_one_of_three_brokers_is_lost(three: Kafka, how: str) -> None:
     await log.close()
 
 
-async def test_a_member_whose_rebalance_never_ends_is_replaced(broker: Kafka) -> None:
-    """The client waits for its heartbeat's end without a limit; its partitions would stand still with it."""
+async def stuck(member: Member) -> None:
+    """It waits for its heartbeat's end, which never comes."""
+    coordinator = member.client._coordinator
+    coordinator._stop_heartbeat_task = asyncio.Event().wait
+    coordinator.request_rejoin()
+    await until(lambda: member.rebalancing)
+
+
+async def without_fetching(member: Member) -> None:
+    """The task that reads has ended."""
+    member.client._fetcher._fetch_task.cancel()
+
+
+async def without_metadata(member: Member) -> None:
+    """The task that learns who leads has ended: all that waits for its next answer would wait for ever."""
+    member.client._client._sync_task.cancel()
+
+
+@pytest.mark.parametrize("hurt", [stuck, without_fetching, without_metadata], ids=lambda hurt: hurt.__name__)
+async def test_a_member_that_does_nothing_any_more_is_replaced(
+    broker: Kafka, hurt: Callable[[Member], Awaitable[None]]
+) -> None:
+    """Nobody else notices when the client's own tasks end or stand still; its partitions would do so with it."""
     topic = f"test.{uuid.uuid4().hex[:12]}"
     log = KafkaLog(settings_for(broker), client_id="test")
     await log.start()
@@ -331,15 +365,12 @@ async def test_a_member_whose_rebalance_never_ends_is_replaced(broker: Kafka) ->
     await consumer.commit()
     first = consumer._member
     assert first is not None
-    coordinator = first.client._coordinator
-    coordinator._stop_heartbeat_task = asyncio.Event().wait  # it never ends
-    coordinator.request_rejoin()
-    await until(lambda: first.rebalancing)
+    await hurt(first)
+    await until(lambda: consumer._member is not first)
     await log.append(Entry(topic, b"after"), LIMIT)
-    async with asyncio.timeout(LIMIT + REBALANCE_SESSIONS * 6):
+    async with asyncio.timeout(LIMIT):
         while not (records := await consumer.fetch(1.0)):
             pass
     assert [record.value for record in records] == [b"after"]
-    assert consumer._member is not first
     await consumer.close()
     await log.close()

@@ -87,8 +87,9 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
     @property
     def broken(self) -> bool:
         """Whether one of the client's own tasks has ended: it never should."""
-        coordinator, fetcher = self.client._coordinator, self.client._fetcher
-        return bool(coordinator._coordination_task.done() or fetcher._fetch_task.done())
+        coordinator, fetcher, client = self.client._coordinator, self.client._fetcher, self.client._client
+        tasks = (coordinator._coordination_task, fetcher._fetch_task, client._sync_task)
+        return any(task is None or task.done() for task in tasks)
 
     def show_errors(self) -> None:
         """Take note of an error of the group: the client does nothing more until somebody has."""

@@ -78,6 +78,7 @@ class _Flight(Pending):
             return
         self._owner.health.doubted(self._topic, self._partition, self._begun)
         super().expire()
+        self._owner.look_after_tasks()
 
     def _landed(self, future: asyncio.Future[RecordMetadata]) -> None:
         """The producer has come to an end with it."""
@@ -245,6 +246,15 @@ class Producer:
         if isinstance(error, _REFUSALS):
             return LogUnavailable(f"the broker refused the record: {error!r}")
         return never_known(f"the append broke: {error!r}", self.loop)
+
+    def look_after_tasks(self) -> None:
+        """Replace a producer that will never send again, since one of its own tasks has ended."""
+        producer = self._producer
+        if producer is None:
+            return
+        tasks = (producer._sender.sender_task, producer.client._sync_task)
+        if any(task is None or task.done() for task in tasks):
+            self.failed(KafkaError("a task of the producer has ended"))
 
     async def _replace(self) -> None:
         old, self._producer = self._producer, None
