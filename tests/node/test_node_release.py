@@ -308,7 +308,9 @@ class Trickle(threading.Thread):
         return True
 
     def await_accepted(self, count: int) -> None:
-        """Wait until so many more have been answered with 250."""
+        """Wait until so many have been answered with 250 from now on."""
+        while self._wanted.acquire(blocking=False):
+            pass
         deadline = time.monotonic() + ROLLOUT_SECONDS
         for _ in range(count):
             assert self._wanted.acquire(timeout=max(0.0, deadline - time.monotonic())), self.temporary

@@ -34,7 +34,7 @@ class Health:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._answers = True
-        self._last_success = 0.0
+        self._last_success = self._back_at = 0.0
         self._last_doubt = -PAUSE
         # Partitions with appends that ran into their limits and have not come to an end.
         self._in_doubt: Counter[tuple[str, int]] = Counter()
@@ -54,7 +54,12 @@ class Health:
     def available(self) -> bool:
         if not self._answers:
             return False
-        return self._last_doubt <= self._last_success or self._loop.time() - self._last_doubt > PAUSE
+        return self._last_doubt <= self._last_sign or self._loop.time() - self._last_doubt > PAUSE
+
+    @property
+    def _last_sign(self) -> float:
+        """When the cluster last showed that it works: by an append, or by answering again after an outage."""
+        return max(self._last_success, self._back_at)
 
     def usable(self, topic: str, partition: int) -> bool:
         """Whether a partition has no append in doubt: more of them would only pile up behind it."""
@@ -66,9 +71,10 @@ class Health:
     def doubted(self, topic: str, partition: int, since: float) -> None:
         """An append has run into its limit; `since` is when it was handed over, in the loop's time.
 
-        If another has succeeded after that, it is a straggler of an outage that is over: only its partition waits.
+        If another has succeeded after that, or the cluster was away and is back, it is a straggler of an outage
+        that is over: only its partition waits.
         """
-        if self._last_success < since:
+        if self._last_sign < since:
             self._last_doubt = self._loop.time()
         self._in_doubt[topic, partition] += 1
 
@@ -89,6 +95,7 @@ class Health:
             if answers is not self._answers:
                 self._answers = answers
                 if answers:
+                    self._back_at = self._loop.time()
                     _log.info("kafka answers again")
                 else:
                     _log.warning("kafka does not answer")
