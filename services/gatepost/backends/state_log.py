@@ -318,8 +318,6 @@ class LogState:
                 # Once, not at every try: an outage of an hour would be 3,600 lines.
                 (_log.debug if told else _log.warning)("state.waits", reason=str(error) or "it hangs")
                 told = True
-            except Exception:
-                _log.exception("state.follower")
             finally:
                 await self._let_go(follower)
             await asyncio.sleep(RETRY_S)

@@ -326,7 +326,7 @@ class KafkaConsumer:
             member.rebalancing_since = asyncio.get_running_loop().time()
             raise
         lasted = now - member.rebalancing_since
-        if lasted <= self._longest_rebalance:
+        if not member.rebalancing or lasted <= self._longest_rebalance:
             return False
         reason = f"a rebalance has lasted {lasted:.0f} s, and the cluster answers"
         _log.warning("the member is replaced", topic=self._topic, group=self._group, reason=reason)

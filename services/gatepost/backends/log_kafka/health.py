@@ -34,7 +34,8 @@ class Health:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._answers = True
-        self._last_success = self._back_at = 0.0
+        # When the cluster last showed that it works: by an append, or by answering again after an outage.
+        self._last_sign = 0.0
         self._last_doubt = -PAUSE
         # Partitions with appends that ran into their limits and have not come to an end.
         self._in_doubt: Counter[tuple[str, int]] = Counter()
@@ -56,17 +57,12 @@ class Health:
             return False
         return self._last_doubt <= self._last_sign or self._loop.time() - self._last_doubt > PAUSE
 
-    @property
-    def _last_sign(self) -> float:
-        """When the cluster last showed that it works: by an append, or by answering again after an outage."""
-        return max(self._last_success, self._back_at)
-
     def usable(self, topic: str, partition: int) -> bool:
         """Whether a partition has no append in doubt: more of them would only pile up behind it."""
         return (topic, partition) not in self._in_doubt
 
     def succeeded(self) -> None:
-        self._last_success = self._loop.time()
+        self._last_sign = self._loop.time()
 
     def doubted(self, topic: str, partition: int, since: float) -> None:
         """An append has run into its limit; `since` is when it was handed over, in the loop's time.
@@ -95,7 +91,7 @@ class Health:
             if answers is not self._answers:
                 self._answers = answers
                 if answers:
-                    self._back_at = self._loop.time()
+                    self._last_sign = self._loop.time()
                     _log.info("kafka answers again")
                 else:
                     _log.warning("kafka does not answer")

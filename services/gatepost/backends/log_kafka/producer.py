@@ -240,9 +240,7 @@ class Producer:
 
     def failed(self, error: BaseException) -> LogError:
         """A batch was not written, or so it seems: see to a new producer; return what to raise."""
-        if self._replacing is None and not self._closed:
-            _log.warning("the producer is replaced", reason=repr(error))
-            self._replacing = asyncio.create_task(self._replace(), name="kafka producer")
+        self._renew(repr(error))
         if isinstance(error, _REFUSALS):
             return LogUnavailable(f"the broker refused the record: {error!r}")
         return never_known(f"the append broke: {error!r}", self.loop)
@@ -254,7 +252,12 @@ class Producer:
             return
         tasks = (producer._sender.sender_task, producer.client._sync_task)
         if any(task is None or task.done() for task in tasks):
-            self.failed(KafkaError("a task of the producer has ended"))
+            self._renew("a task of its own has ended")
+
+    def _renew(self, reason: str) -> None:
+        if self._replacing is None and not self._closed:
+            _log.warning("the producer is replaced", reason=reason)
+            self._replacing = asyncio.create_task(self._replace(), name="kafka producer")
 
     async def _replace(self) -> None:
         old, self._producer = self._producer, None
