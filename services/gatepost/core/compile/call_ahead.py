@@ -6,8 +6,8 @@ from typing import Final
 
 from gatepost.core.call_ahead import CallAheadPlan
 from gatepost.core.compile.conditions import ACCEPTED, Rejection
-from gatepost.core.compile.values import duration
-from gatepost.core.hosts import HostError, parse_host
+from gatepost.core.compile.values import checked, duration
+from gatepost.core.hosts import parse_host
 from gatepost.core.manifest.call_ahead import CallAheadCache, CallAheadSource
 from gatepost.core.manifest.mail_domain import UnknownAction
 
@@ -28,15 +28,11 @@ def call_ahead_plan(source: CallAheadSource, unknown: UnknownAction) -> CallAhea
             "spec.recipients.unknown",
             f"{unknown.value} cannot be had with source CallAhead: only the next host knows who is unknown",
         )
-    for text in source.hosts:
-        try:
-            parse_host(text)
-        except HostError as error:
-            raise Rejection(ACCEPTED, "Invalid", f"{_FIELD}.hosts", str(error)) from None
+    hosts = checked(source.hosts, parse_host, f"{_FIELD}.hosts")
     base, cache = CallAheadPlan(()), source.cache or CallAheadCache()
     positive = _seconds(cache.positive, base.positive, "cache.positive", MAX_POSITIVE)
     return CallAheadPlan(
-        source.hosts,
+        hosts,
         _seconds(source.timeout, base.timeout, "timeout", MAX_TIMEOUT),
         positive,
         _seconds(cache.negative, base.negative, "cache.negative", MAX_NEGATIVE),

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from gatepost.core.checks.connection import ConnectionRules, RuleError, parse_rule
+from gatepost.core.checks.connection import ConnectionRules, parse_rule
 from gatepost.core.checks.dnsbl import CodeError, Codes, DnsblList, DnsblPolicy, Subject
 from gatepost.core.checks.helo import HeloPolicy, HeloTest
 from gatepost.core.checks.reverse_dns import ReverseDns
 from gatepost.core.checks.sender_domain import SenderDomainPolicy
 from gatepost.core.compile.conditions import ACCEPTED, Rejection
-from gatepost.core.compile.values import duration, judging
+from gatepost.core.compile.values import checked, duration, judging
 from gatepost.core.configuration import ListenerPolicy
 from gatepost.core.domain import DomainError, canonical_domain
 from gatepost.core.manifest.actions import Action, OnError
@@ -38,7 +38,8 @@ def client_parts(spec: RelayPolicySpec, role: Role, warnings: list[str]) -> dict
     connection = spec.connection or Connection()
     parts: dict[str, Any] = {
         "connection": ConnectionRules(
-            _rules(connection.allow, "spec.connection.allow"), _rules(connection.deny, "spec.connection.deny")
+            checked(connection.allow, parse_rule, "spec.connection.allow"),
+            checked(connection.deny, parse_rule, "spec.connection.deny"),
         ),
         "reverse_dns": _reverse_dns(connection),
         "helo": _helo(spec.helo),
@@ -65,15 +66,6 @@ def client_parts(spec: RelayPolicySpec, role: Role, warnings: list[str]) -> dict
     # What is as by default is left to the default, which is not written into the configuration.
     base = ListenerPolicy("")
     return {name: value for name, value in parts.items() if value != getattr(base, name)}
-
-
-def _rules(texts: tuple[str, ...] | None, field: str) -> tuple[str, ...]:
-    for text in texts or ():
-        try:
-            parse_rule(text)
-        except RuleError as error:
-            raise Rejection(ACCEPTED, "Invalid", field, str(error)) from None
-    return texts or ()
 
 
 def _reverse_dns(connection: Connection) -> ReverseDns:

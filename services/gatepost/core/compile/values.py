@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gatepost.core.compile.conditions import ACCEPTED, Rejection
 from gatepost.core.manifest.actions import Action
 from gatepost.core.manifest.quantities import seconds
-from gatepost.core.networks import NetworkError, parse_network
+from gatepost.core.networks import parse_network
 
 
 def read_seconds(text: str, field: str) -> float:
@@ -31,11 +33,16 @@ def judging(action: Action | None, field: str) -> Action | None:
     return action
 
 
-def checked_networks(texts: tuple[str, ...] | None, field: str) -> tuple[str, ...]:
-    """Return the networks as they are written. Raises Rejection for one that is none."""
+def checked(texts: tuple[str, ...] | None, parse: Callable[[str], object], field: str) -> tuple[str, ...]:
+    """Return the texts as they are written. Raises Rejection for one that `parse` refuses by a ValueError."""
     for text in texts or ():
         try:
-            parse_network(text)
-        except NetworkError as error:
+            parse(text)
+        except ValueError as error:
             raise Rejection(ACCEPTED, "Invalid", field, str(error)) from None
     return texts or ()
+
+
+def checked_networks(texts: tuple[str, ...] | None, field: str) -> tuple[str, ...]:
+    """Return the networks as they are written. Raises Rejection for one that is none."""
+    return checked(texts, parse_network, field)
