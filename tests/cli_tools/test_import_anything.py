@@ -118,6 +118,7 @@ SETTING = st.sampled_from(
         "0",
         "5000",
         "99999999",
+        "\u00b2",
         "+-",
         "hash:/x/gone",
         "static:all",

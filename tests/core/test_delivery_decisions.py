@@ -318,7 +318,7 @@ def test_hosts(text: str, hop: NextHop) -> None:
     assert parse_host(text) == hop
 
 
-@pytest.mark.parametrize("text", ["", "192.0.2.1", "[mx", "mx:0", "mx:99999", "mx:a", "a b", "[]"])
+@pytest.mark.parametrize("text", ["", "192.0.2.1", "[mx", "mx:0", "mx:99999", "mx:a", "mx:\u00b2", "a b", "[]"])
 def test_bad_hosts(text: str) -> None:
     with pytest.raises(HostError):
         parse_host(text)

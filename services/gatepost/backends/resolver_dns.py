@@ -22,6 +22,7 @@ import structlog
 
 from gatepost.backends.resolver_answers import both_families, canonical_name, mx_hosts, reverse_name
 from gatepost.backends.single_flight import SingleFlight
+from gatepost.core.endpoints import port_number
 from gatepost.core.manifest.quantities import seconds
 from gatepost.core.manifest.settings import DnsSettings
 from gatepost.core.ports.resolver import Answer, MxHost, NoSuchDomain, ResolverFailure
@@ -265,6 +266,7 @@ def _server(text: str) -> _Server:
         ipaddress.ip_address(address)
     except ValueError:
         raise ValueError(f"dns.servers: {text!r} is neither IP nor IP:PORT") from None
-    if not number.isdecimal() or not 1 <= int(number) <= 65535:
+    valid = port_number(number)
+    if valid is None:
         raise ValueError(f"dns.servers: {text!r} has no valid port")
-    return _Server(address, int(number))
+    return _Server(address, valid)

@@ -22,6 +22,7 @@ import structlog
 from gatepost.backends.content_log import ContentLog
 from gatepost.backends.events_log import EventsLog
 from gatepost.cli.log_instance import check_instance
+from gatepost.core.endpoints import parse_endpoint
 from gatepost.core.envelope import Destination
 from gatepost.core.hosts import HostError, parse_host
 from gatepost.core.manifest.quantities import size_bytes
@@ -69,7 +70,7 @@ def own_names(settings: Settings) -> frozenset[str]:
             found.add(parse_host(f"[{text.strip('[]')}]").host)
     for listener in settings.listeners:
         with contextlib.suppress(ValueError):
-            address = ipaddress.ip_address(listener.address.rpartition(":")[0].strip("[]"))
+            address = ipaddress.ip_address(parse_endpoint(listener.address)[0])
             if not (address.is_unspecified or address.is_loopback):
                 found.add(str(address))
     return frozenset(found)
@@ -342,10 +343,7 @@ class Assembly:
         from gatepost.backends.store_lmtp import LmtpStore
 
         assert settings.lmtp is not None
-        try:
-            return LmtpStore(settings.lmtp, self.settings.hostname)
-        except ValueError as error:
-            raise ManifestError("the settings", f"stores.{name}.lmtp.address", str(error)) from None
+        return LmtpStore(settings.lmtp, self.settings.hostname)
 
     def trimmer(self, *work: tuple[str, str]) -> Trimmer:
         """Trims these (topic, group) pairs. The embedded log does this by itself."""

@@ -17,6 +17,7 @@ import structlog
 
 from gatepost import __version__
 from gatepost.cli.assembly import Assembly
+from gatepost.core.endpoints import parse_endpoint
 from gatepost.core.manifest.settings import Role, Settings
 from gatepost.core.message import date_time
 from gatepost.core.ports.log import LogError
@@ -121,7 +122,7 @@ def addresses_of(settings: Settings, edge: EdgeServer) -> dict[str, str]:
 
 async def own_names(parts: Assembly, stop: asyncio.Event) -> None:
     """Look at the own names once, and end when the process does."""
-    hosts = [listener.address.rpartition(":")[0] for listener in parts.settings.listeners]
+    hosts = [parse_endpoint(listener.address)[0] for listener in parts.settings.listeners]
     await look_at_own_names(await parts.resolver(), parts.settings.hostname, hosts)
     await stop.wait()
 

@@ -58,7 +58,7 @@ def read_head_key(key: bytes) -> int | None:
     """Return the epoch of a head of our major, None for any other key."""
     kind, _, rest = key.decode("ascii", "replace").partition("/")
     major, _, epoch = rest.partition("/")
-    if kind != "head" or major != str(SCHEMA_MAJOR) or not epoch.isdigit():
+    if kind != "head" or major != str(SCHEMA_MAJOR) or not epoch.isdecimal():
         return None
     return int(epoch)
 

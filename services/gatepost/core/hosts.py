@@ -7,6 +7,7 @@ import ipaddress
 import msgspec
 
 from gatepost.core.domain import DomainError, canonical_domain
+from gatepost.core.endpoints import port_number
 
 
 class HostError(ValueError):
@@ -59,6 +60,7 @@ def _name_or_ip(text: str, whole: str) -> str:
 def _port(rest: str, whole: str) -> int:
     if not rest:
         return 0
-    if not rest.startswith(":") or not rest[1:].isdigit() or not 1 <= int(rest[1:]) <= 65535:
+    port = port_number(rest[1:])
+    if not rest.startswith(":") or port is None:
         raise HostError(f"{whole!r}: the port is a number from 1 to 65535 behind a colon")
-    return int(rest[1:])
+    return port

@@ -228,6 +228,6 @@ class RotatingFile:
 
 def _group_id(name: str) -> int:
     try:
-        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
     except KeyError:
         raise OSError(f"there is no group {name!r}") from None

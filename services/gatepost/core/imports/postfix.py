@@ -195,7 +195,7 @@ def _restrictions(main: MainCf, name: str, clients: Clients, plan: Plan) -> None
 def _limits(main: MainCf, plan: Plan) -> None:
     add_client_limits(main, plan)
     size = main.get("message_size_limit")
-    if size.isdigit() and MIN_MESSAGE_SIZE <= int(size) <= MAX_MESSAGE_SIZE:
+    if size.isdecimal() and MIN_MESSAGE_SIZE <= int(size) <= MAX_MESSAGE_SIZE:
         plan.set("smtp.limits.messageSize", size)
     elif size:
         plan.lost(
@@ -222,7 +222,7 @@ def _limits(main: MainCf, plan: Plan) -> None:
 
 def _count(main: MainCf, name: str, path: str, plan: Plan) -> None:
     value = main.get(name)
-    if value.isdigit() and 1 <= int(value) <= MAX_COUNT:
+    if value.isdecimal() and 1 <= int(value) <= MAX_COUNT:
         plan.set(path, int(value))
     elif value:
         plan.lost(main.place(name), f"{value} is no limit that can be written (1 to {MAX_COUNT})")

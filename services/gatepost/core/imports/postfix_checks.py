@@ -52,7 +52,7 @@ def add_client_limits(main: MainCf, plan: Plan) -> None:
     _number(main, "smtpd_soft_error_limit", "recipients.errorsBeforeDelay", plan)
     _number(main, "smtpd_client_connection_rate_limit", "connection.perHost.ratePerMinute", plan)
     rate = main.get("smtpd_client_message_rate_limit")
-    if rate.isdigit() and int(rate):
+    if rate.isdecimal() and int(rate):
         # Postfix counts within anvil_rate_time_unit, a minute.
         plan.set("recipients.rates.perClient", {"messages": int(rate), "window": "1m"})
         plan.differs(
@@ -68,7 +68,7 @@ def add_client_limits(main: MainCf, plan: Plan) -> None:
 
 def _number(main: MainCf, name: str, path: str, plan: Plan) -> None:
     value = main.get(name)
-    if value.isdigit() and 1 <= int(value) <= 1_000_000:
+    if value.isdecimal() and 1 <= int(value) <= 1_000_000:
         plan.set(path, int(value))
     elif value and value != "0":
         plan.lost(main.place(name), f"{value} is no limit that can be written (1 to 1000000)")

@@ -99,11 +99,11 @@ def _define(name: str, value: str, place: Place, plan: Plan) -> None:
                 return
             plan.smart_hosts = [host]
             plan.differs(place, "becomes outbound.smartHost of the domains served here: for their senders")
-        case "confMAX_MESSAGE_SIZE" if value.isdigit() and MIN_MESSAGE_SIZE <= int(value) <= MAX_MESSAGE_SIZE:
+        case "confMAX_MESSAGE_SIZE" if value.isdecimal() and MIN_MESSAGE_SIZE <= int(value) <= MAX_MESSAGE_SIZE:
             plan.set("smtp.limits.messageSize", value)
-        case "confMAX_RCPTS_PER_MESSAGE" if value.isdigit() and 1 <= int(value) <= 1_000_000:
+        case "confMAX_RCPTS_PER_MESSAGE" if value.isdecimal() and 1 <= int(value) <= 1_000_000:
             plan.set("recipients.max", int(value))
-        case "confMAX_HOP" if value.isdigit() and 1 <= int(value) <= 1_000_000:
+        case "confMAX_HOP" if value.isdecimal() and 1 <= int(value) <= 1_000_000:
             plan.set("smtp.limits.received", int(value))
         case _:
             plan.lost(place, f"{name} has no counterpart that the import can write")

@@ -71,7 +71,7 @@ def _check(user: dict[str, str], number: int, seen: set[str]) -> None:
         raise UsersError(f"line {number}: {name!r} stands twice")
     seen.add(name.lower())
     quota = user.get("quotabytes", "")
-    if quota and not quota.isdigit():
+    if quota and not quota.isdecimal():
         raise UsersError(f"line {number}: quotaBytes is a number of bytes, not {quota!r}")
 
 
