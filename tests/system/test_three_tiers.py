@@ -18,7 +18,8 @@ from testbed import ports
 from testbed.dns import FakeDns
 from testbed.installation import GATEPOST
 from testbed.process import Server
-from testbed.smtpsink import SmtpSink, Transaction
+from testbed.smtp_conversation import Transaction
+from testbed.smtpsink import SmtpSink
 from testbed.world import wait_for
 
 pytestmark = pytest.mark.servers

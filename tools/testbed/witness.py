@@ -25,7 +25,7 @@ from gatepost.core.completion import Commit, finished_ranges
 from gatepost.core.manifest.settings import KafkaSettings
 from gatepost.core.ports.log import Record
 from gatepost.core.records import read_item
-from testbed.smtpsink import Transaction
+from testbed.smtp_conversation import Transaction
 
 ASK_SECONDS = 30.0
 FETCH_MS = 200

@@ -39,13 +39,18 @@ async def test_every_stage_has_its_limit(sink: SmtpSink, keywords: tuple[str, ..
     assert ("unknown" in reply.text) is (stage == "END")
 
 
+async def up_to_content(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Any:
+    """Take a message up to its content; return the transport, whose reading a host may stop."""
+    writer.write(b"220 hi\r\n")
+    for reply in (b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+        await reader.readline()
+        writer.write(reply)
+    return writer.transport
+
+
 async def test_a_host_that_takes_no_data_is_left_in_time() -> None:
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 hi\r\n")
-        for replies in (b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
-            await reader.readline()
-            writer.write(replies)
-        transport: Any = writer.transport
+        transport = await up_to_content(reader, writer)
         transport.pause_reading()
         await closed.wait()
 
@@ -124,11 +129,7 @@ async def test_a_host_that_takes_a_little_now_and_then_is_left_in_time() -> None
     """A minute's octet is no progress: so much of the content must be taken within each limit."""
 
     async def sipping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 hi\r\n")
-        for replies in (b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
-            await reader.readline()
-            writer.write(replies)
-        transport: Any = writer.transport
+        transport = await up_to_content(reader, writer)
         while not closed.is_set():
             transport.resume_reading()
             await reader.read(1)
