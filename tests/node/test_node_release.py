@@ -261,6 +261,15 @@ def test_kubectl_scale_makes_more_edges_that_all_take_mail(release: Any) -> None
     release.kubectl("scale", "deployment/mail-gatepost-edge", "--replicas=2")
 
 
+def await_log(release: Any) -> None:
+    """Wait until every edge has the log."""
+    deadline = time.monotonic() + ROLLOUT_SECONDS
+    for pod in release.pods("edge"):
+        while release.metric(pod, "gatepost_log_available") != 1:
+            assert time.monotonic() < deadline, f"{pod} has no log"
+            time.sleep(0.1)
+
+
 class Trickle(threading.Thread):
     """A client that sends one message after another, each on its own connection, until it is told to stop.
 
@@ -308,9 +317,7 @@ class Trickle(threading.Thread):
         return True
 
     def await_accepted(self, count: int) -> None:
-        """Wait until so many have been answered with 250 from now on."""
-        while self._wanted.acquire(blocking=False):
-            pass
+        """Wait until so many more have been answered with 250."""
         deadline = time.monotonic() + ROLLOUT_SECONDS
         for _ in range(count):
             assert self._wanted.acquire(timeout=max(0.0, deadline - time.monotonic())), self.temporary
@@ -339,6 +346,7 @@ def test_a_rolling_restart_under_mail_loses_nothing(release: Any, component: str
         trickle.await_accepted(10)
     finally:
         trickle.finish()
+    await_log(release)  # the next test begins where this one did
     assert trickle.faults == []
     stored = mailbox(release, "alice", trickle.accepted)
     copies = Counter(line for one in stored for line in one.splitlines() if line.startswith(b"Subject: mark-"))
