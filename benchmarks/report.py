@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -262,12 +263,17 @@ def _roles(results: Results) -> Iterable[str]:
     yield ""
 
 
+def _maker_of_python() -> str:
+    """Whose build it is, where that is known: it makes a difference of up to a fifth."""
+    return " as Debian builds it" if sys.base_prefix == "/usr" and Path("/etc/debian_version").exists() else ""
+
+
 def _circumstances(results: Results) -> Iterable[str]:
     yield "## Circumstances"
     yield ""
     yield f"* {_hardware()}; {_system()}; load average before the run {results.load_before:.1f}."
     yield (
-        f"* Python {platform.python_version()}, "
+        f"* Python {platform.python_version()}{_maker_of_python()}, "
         + ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("aiokafka", "uvloop", "aiosmtpd"))
         + f"; Kafka {KAFKA_VERSION} on {_first_line('java', '--version')}"
         + "".join(f"; {version}" for version in results.versions.values())
