@@ -174,6 +174,37 @@ async def test_outcome_never_known_is_appended_under_the_original_id(pair: Pair,
     assert ids(pair.one) == [first, first]
 
 
+async def test_a_doubt_is_published_as_soon_as_the_log_is_back(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when its turn would be: the retry may come to another edge."""
+    for pause in ("FIRST_PAUSE_S", "LAST_PAUSE_S"):
+        monkeypatch.setattr(f"gatepost.edge.in_doubt.{pause}", 3600.0)
+    assert pair.one.state is not None
+    put, refused = pair.one.state.put, 0
+
+    async def counting(*arguments: Any) -> None:
+        nonlocal refused
+        try:
+            await put(*arguments)
+        except StateUnavailable:
+            refused += 1
+            raise
+
+    monkeypatch.setattr(pair.one.state, "put", counting)
+    client, log = await pair.one.client(), pair.one.log
+    await client.begin()
+    log.hold()
+    client.send(DATED + b".\r\n")
+    await until(pair.one, lambda: bool(log._held))
+    log.go_away()
+    assert (await client.reply()).startswith("451 4.3.0 ")
+    await until(pair.one, lambda: refused == 1)
+    log.release()  # which is news of it, and tried at once
+    await until(pair.one, lambda: refused == 2)
+    log.come_back()
+    await pair.published()
+    assert [await sent(pair.other)] == ids(pair.one)
+
+
 async def test_never_written_is_forgotten(pair: Pair) -> None:
     """Then the retry is ordinary mail, and nobody is told of a doubt."""
     before = metrics.DOUBTS_RESOLVED.values.get(("never",), 0)

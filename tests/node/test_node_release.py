@@ -273,7 +273,7 @@ def await_log(release: Any) -> None:
 class Trickle(threading.Thread):
     """A client that sends one message after another, each on its own connection, until it is told to stop.
 
-    What was not answered with 250 is tried again, as any client would.
+    What was not answered with 250 is tried again, as any client would; the message is known by its Message-ID.
     """
 
     def __init__(self, release: Any) -> None:
@@ -297,7 +297,7 @@ class Trickle(threading.Thread):
 
     def _try(self, one: str) -> bool:
         try:
-            send(self.release, message(one))
+            send(self.release, b"Message-ID: <%s@example.org>\r\n" % one.encode() + message(one))
         except smtplib.SMTPResponseException as error:
             # 421 or 451: what a client gets from a pod that is stopping. 5xx would be a lost message.
             what = f"{error.smtp_code} {error.smtp_error!r}"
@@ -317,8 +317,10 @@ class Trickle(threading.Thread):
         return True
 
     def await_accepted(self, count: int) -> None:
-        """Wait until so many more have been answered with 250."""
+        """Wait until so many have been answered with 250 from now on."""
         deadline = time.monotonic() + ROLLOUT_SECONDS
+        while self._wanted.acquire(blocking=False):
+            pass
         for _ in range(count):
             assert self._wanted.acquire(timeout=max(0.0, deadline - time.monotonic())), self.temporary
 
@@ -343,10 +345,10 @@ def test_a_rolling_restart_under_mail_loses_nothing(release: Any, component: str
         trickle.await_accepted(5)
         release.kubectl("rollout", "restart", what)
         release.kubectl("rollout", "status", what, f"--timeout={ROLLOUT_SECONDS}s")
+        await_log(release)
         trickle.await_accepted(10)
     finally:
         trickle.finish()
-    await_log(release)  # the next test begins where this one did
     assert trickle.faults == []
     stored = mailbox(release, "alice", trickle.accepted)
     copies = Counter(line for one in stored for line in one.splitlines() if line.startswith(b"Subject: mark-"))

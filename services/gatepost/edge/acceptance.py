@@ -50,7 +50,7 @@ class Acceptor:
         self._deps, self._hostname = deps, hostname
         self.limit = seconds(deps.settings.log.append_timeout)
         self._topic = deps.topics.accepted
-        self.in_doubt = InDoubt(deps.state, deps.now_ms)
+        self.in_doubt = InDoubt(deps.state, deps.now_ms, lambda: deps.log.available)
 
     async def accept(
         self,

@@ -23,6 +23,8 @@ MOST_OWN: Final = 10_000
 PUBLISH_LIMIT_S: Final = 5.0
 FIRST_PAUSE_S: Final = 0.25
 LAST_PAUSE_S: Final = 5.0
+# How often it is looked at, while the log is away, whether it is back.
+RETURN_S: Final = 0.05
 
 _log = structlog.get_logger("gatepost.edge")
 
@@ -107,13 +109,14 @@ class _Own:
 class InDoubt:
     """All doubts that this edge knows of."""
 
-    def __init__(self, state: State, now_ms: Callable[[], int]) -> None:
-        self._state, self._now_ms = state, now_ms
+    def __init__(self, state: State, now_ms: Callable[[], int], log_available: Callable[[], bool]) -> None:
+        self._state, self._now_ms, self._log_available = state, now_ms, log_available
         self._shared = DoubtIndex()
         self._own: dict[str, _Own] = {}
         self._own_index = DoubtIndex()
         self._publishing: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Task[None]] = set()
+        self._looking = False
         self._closing = False
         state.on_change(IN_DOUBT, self._changed)
 
@@ -252,12 +255,25 @@ class InDoubt:
             if await self._tell(own):
                 pause = FIRST_PAUSE_S
                 continue
+            if not self._log_available() and not self._looking:
+                self._looking = True
+                self._wait(self._look_for_return())
             await _wait(own.fate.changed, pause)
             pause = min(2 * pause, LAST_PAUSE_S)
         own.done = True
         # A published one stays until it has come back from the shared memory: there is no moment without it.
         if own.claimed or own.shared is None or own.id in self._shared:
             self._drop(own)
+
+    async def _look_for_return(self) -> None:
+        """Have everything published as soon as the log is back: the retries come, perhaps to other edges."""
+        try:
+            while not self._log_available():  # noqa: ASYNC110  (a port tells no more than this)
+                await asyncio.sleep(RETURN_S)
+        finally:
+            self._looking = False
+        for own in self._own.values():
+            own.fate.changed.set()
 
     async def _tell(self, own: _Own) -> bool:
         """Publish, update or withdraw a doubt; False when it has to be tried again."""
