@@ -13,6 +13,7 @@ FAILS_WITHOUT = "Fails without"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("lengthy") is None)
     for item in items:
         if item.get_closest_marker("requirement") is None:
             continue

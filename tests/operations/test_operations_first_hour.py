@@ -17,7 +17,7 @@ from gatepost.core.manifest.settings import Settings
 from testbed.installation import GATEPOST, Member
 
 # Whole processes of ours: seconds each.
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.lengthy]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = {"en": ROOT / "docs/first-hour.md", "ja": ROOT / "docs/ja/first-hour.md"}

@@ -14,7 +14,7 @@ from testbed.faulty import Fault
 from testbed.outages import ANSWER_SECONDS, RELAYED, STATIC, TOLERANCE, Row, Table, World, outage_world
 from testbed.probe import Probe, Saw
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.lengthy]
 
 APPEND_LIMIT_SECONDS = 8.0  # log.appendTimeout
 SLOW_SECONDS = APPEND_LIMIT_SECONDS + 3.0

@@ -30,7 +30,7 @@ from testbed.outages import (
 from testbed.probe import Probe, Saw
 from testbed.witness import KafkaWitness
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.lengthy]
 
 RETRY_SECONDS = 60.0
 # DNS name -> what is wrong with it; a number of seconds is a delay.

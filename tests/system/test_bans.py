@@ -16,7 +16,7 @@ from testbed.installation import GATEPOST, Installation, Member
 from testbed.kafka import Kafka
 from testbed.world import wait_for
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.lengthy]
 
 MANIFESTS = """
 apiVersion: gatepost.dev/v1alpha1

@@ -19,7 +19,7 @@ from testbed.installation import Installation, Member
 from testbed.kafka import Kafka
 from testbed.world import wait_for
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.lengthy]
 
 DOMAIN = "example.test"
 MANIFESTS = f"""

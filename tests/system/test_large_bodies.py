@@ -20,7 +20,7 @@ from gatepost.core.topics import Topics
 from testbed.installation import Installation, Member
 from testbed.kafka import Kafka
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.lengthy]
 
 PREFIX = "large."
 MIB = 2**20

@@ -22,7 +22,7 @@ from testbed.outages import BACK_SECONDS, TOLERANCE, until
 from testbed.probe import Saw, send
 from testbed.process import ServerError
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.lengthy]
 
 DISK = "24m"
 ROOM = 64 * 1024  # what is left by fill() is less than this

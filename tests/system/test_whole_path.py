@@ -13,7 +13,7 @@ import pytest
 from testbed.corpus import below_added, digest
 from testbed.world import World, wait_for
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.lengthy]
 
 USERS = ("alice", "bob", "carol", "erin", "frank", "grace")
 

@@ -20,7 +20,7 @@ from gatepost.core.manifest.settings import KafkaSettings
 from gatepost.core.ports.log import Cleanup, Entry, LogUnavailable, LogUnknown, Position, TopicSpec
 from testbed.kafka import Kafka
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.lengthy]
 LIMIT = 60.0
 SHORT = 0.5
 
