@@ -32,7 +32,7 @@ from aiokafka.errors import (
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from gatepost.backends.log_kafka.connection import Connection
-from gatepost.backends.log_kafka.ends import ends
+from gatepost.backends.log_kafka.disbelief import BACKOFF_SECONDS, Disbelief
 from gatepost.backends.log_kafka.facts import TopicWatch
 from gatepost.backends.log_kafka.member import LOAD_SECONDS, Member
 from gatepost.backends.log_kafka.share import Share
@@ -85,6 +85,7 @@ class KafkaConsumer:
         self._revoked: list[Callable[[frozenset[int]], None]] = []
         self._keeper: asyncio.Task[None] | None = None
         self._watch = TopicWatch(connection, topic)
+        self._disbelief = Disbelief(connection)
         self._anew = False
         self._closed = False
         self._longest_rebalance = REBALANCE_SESSIONS * seconds(settings.session_timeout)
@@ -210,6 +211,7 @@ class KafkaConsumer:
         for place, records in data.items():
             share = self._shares.get(place.partition)
             if share is not None and share.completion is not None:
+                self._disbelief.found(place)
                 # A read that ended while partitions changed may give records that are here already.
                 share.add([record for record in records if record.offset >= share.read_on])
 
@@ -217,7 +219,7 @@ class KafkaConsumer:
         match error:
             case OffsetOutOfRangeError():
                 for place, offset in error.args[0].items():
-                    self._gap(place.partition, offset, await self._what_is_there(place))
+                    await self._out_of_range(place, offset)
             case NoOffsetForPartitionError() | IllegalStateError() | ConsumerStoppedError():
                 # The partitions have just changed, or the position of a new one is still being read.
                 await self._wake.wait(0.05)
@@ -227,17 +229,21 @@ class KafkaConsumer:
             case _:
                 raise error
 
-    async def _what_is_there(self, place: TopicPartition) -> str:
+    async def _out_of_range(self, place: TopicPartition, offset: int) -> None:
+        """Tell a gap, unless the broker that was asked only knows less than we do."""
         try:
-            there = await self._connection.call(
-                f"asking for the ends of {self._topic}",
-                LOAD_SECONDS,
-                lambda: ends(self._connection, self._topic, [place.partition]),
+            held = await self._connection.call(
+                f"asking for the ends of {self._topic}", LOAD_SECONDS, lambda: self._disbelief.gone(place, offset)
             )
         except LogError as error:
-            return f"which is not there ({error})"
-        held = there[place.partition]
-        return f"but what is there begins at {held.start} and ends before {held.stop}"
+            _log.warning("reading failed", topic=self._topic, group=self._group, reason=str(error))
+            return
+        if held is not None:
+            why = f"but what is there begins at {held.start} and ends before {held.stop}"
+            self._gap(place.partition, offset, why)
+        elif self._member is not None:
+            self._member.look_again()
+            await self._wake.wait(BACKOFF_SECONDS)
 
     def _gap(self, partition: int, offset: int, why: str) -> None:
         share = self._shares.get(partition)

@@ -9,10 +9,11 @@ from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import TopicPartition
 
 from gatepost.backends.log_kafka.connection import Connection, client_options
+from gatepost.backends.log_kafka.disbelief import BACKOFF_SECONDS, Disbelief
 from gatepost.backends.log_kafka.facts import TopicWatch
 from gatepost.backends.log_kafka.reading import to_record
 from gatepost.backends.log_kafka.stopping import stop_consumer
@@ -43,6 +44,7 @@ class KafkaFollower:
         self._client: AIOKafkaConsumer | None = None
         self._goals: dict[TopicPartition, int] = {}
         self._watch = TopicWatch(connection, topic)
+        self._disbelief = Disbelief(connection)
 
     async def start(self) -> None:
         if self._client is not None:
@@ -52,8 +54,7 @@ class KafkaFollower:
         client = AIOKafkaConsumer(
             **client_options(self._settings, self._client_id),
             group_id=None,
-            # Not "none" as in a group: what was compacted or has expired is not missed.
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",
             max_partition_fetch_bytes=_PARTITION_BYTES,
             fetch_max_bytes=FETCH_BYTES,
         )
@@ -92,13 +93,39 @@ class KafkaFollower:
             remaining = max(deadline - loop.time(), 0)
             try:
                 data = await self._client.getmany(timeout_ms=int(remaining * 1000), max_records=FETCH_RECORDS)
+            except OffsetOutOfRangeError as error:
+                for place, offset in error.args[0].items():
+                    await self._out_of_range(self._client, place, offset, remaining)
+                data = {}
             except KafkaError as error:
                 _log.warning("following failed", topic=self._topic, reason=repr(error))
                 await asyncio.sleep(min(_RETRY_SECONDS, remaining))
                 data = {}
+            for place in data:
+                self._disbelief.found(place)
             records = [to_record(p.topic, p.partition, record) for p, found in data.items() for record in found]
             if records or remaining <= 0:
                 return records
+
+    async def _out_of_range(
+        self, client: AIOKafkaConsumer, place: TopicPartition, offset: int, limit: float
+    ) -> None:
+        """What has expired or was compacted is not missed: read on where there is something."""
+        try:
+            held = await self._connection.call(
+                f"asking for the ends of {self._topic}",
+                max(limit, WATCH_LIMIT),
+                lambda: self._disbelief.gone(place, offset),
+            )
+        except LogUnavailable as error:
+            _log.warning("following failed", topic=self._topic, reason=str(error))
+            return
+        if held is not None:
+            _log.info("following from the start", topic=self._topic, partition=place.partition, begin=held.start)
+            client.seek(place, held.start)
+        else:
+            client._client.force_metadata_update()
+            await asyncio.sleep(min(BACKOFF_SECONDS, limit))
 
     async def _check_topic(self) -> None:
         """Raise LogGap when the topic is another one by now: what was read of the old one may be wrong."""

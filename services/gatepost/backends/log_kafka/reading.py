@@ -13,15 +13,13 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from gatepost.backends.log_kafka.connection import Connection
-from gatepost.core.ports.log import Headers, LogGap, Record
+from gatepost.backends.log_kafka.disbelief import BACKOFF_SECONDS, Disbelief
+from gatepost.core.ports.log import Headers, LogGap, LogUnavailable, Record
 
 # The broker gives at least one batch, however large; then as much as it is asked for, more each time: a single
 # small record costs little, a large body few requests.
 _FIRST_BYTES: Final = 64 * 1024
 _MOST_BYTES: Final = 4 * 1024 * 1024
-# A new leader may know for a moment only that it has a record, not yet that it may show it.
-_PATIENCE_SECONDS: Final = 1.0
-_BACKOFF_SECONDS: Final = 0.1
 
 
 async def read(
@@ -32,17 +30,23 @@ async def read(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + limit
     found: dict[int, Record] = {}
+    disbelief = Disbelief(connection)
     for first, last in _runs(offsets):
         offset, size = first, _FIRST_BYTES
-        patience = min(loop.time() + _PATIENCE_SECONDS, deadline)
         while offset <= last:
-            fetch = partial(_fetch, connection, place, offset, size)
+            fetch = partial(_fetch, connection, disbelief, place, offset, size)
             remaining = max(deadline - loop.time(), 0.001)
             records = await connection.call(f"reading {topic}/{partition}", remaining, fetch)
-            if not records and loop.time() < patience:
-                await asyncio.sleep(_BACKOFF_SECONDS)
+            if not records:
+                # A new leader, too, may know for a moment only that it has a record, not yet that it may show it.
+                if disbelief.lacking(place):
+                    raise _gap(place, offset)
+                if loop.time() + BACKOFF_SECONDS > deadline:
+                    raise LogUnavailable(f"{topic}/{partition}: its leader does not have offset {offset} yet")
+                await asyncio.sleep(BACKOFF_SECONDS)
                 continue
-            if not records or records[0].offset > last:
+            disbelief.found(place)
+            if records[0].offset > last:
                 raise _gap(place, offset)
             found.update((record.offset, record) for record in records)
             offset = records[-1].offset + 1
@@ -67,8 +71,10 @@ def _runs(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-async def _fetch(connection: Connection, place: TopicPartition, offset: int, most: int) -> list[Record]:
-    """Fetch once from `offset` on; empty at the end of the log. Raises LogGap, KafkaError."""
+async def _fetch(
+    connection: Connection, disbelief: Disbelief, place: TopicPartition, offset: int, most: int
+) -> list[Record]:
+    """Fetch once from `offset` on; empty at the end of the log and behind it. Raises LogGap, KafkaError."""
     leader = await connection.leader(place)
     request = FetchRequest(0, 1, most, 0, [(place.topic, [(place.partition, offset, most)])])
     answer = await connection.client.send(leader, request)
@@ -76,7 +82,9 @@ async def _fetch(connection: Connection, place: TopicPartition, offset: int, mos
         for _, code, _, *rest in partitions:
             error = for_code(code)
             if error is OffsetOutOfRangeError:
-                raise _gap(place, offset)
+                if await disbelief.gone(place, offset) is not None:
+                    raise _gap(place, offset)
+                return []
             if code:
                 raise error(f"{place.topic}/{place.partition}")
             return list(_records(place, offset, rest[-1]))
