@@ -9,6 +9,7 @@ import pytest
 from gatepost.core.manifest.relay_policy import BareNewline
 from gatepost.core.manifest.settings import LimitSettings
 from gatepost.edge.commands.bdat import Chunks
+from gatepost.telemetry import metrics
 
 if TYPE_CHECKING:
     from conftest import Client, Edge, MakeEdge
@@ -78,6 +79,7 @@ async def test_a_first_chunk_waits_for_memory(make_edge: MakeEdge) -> None:
     client = await begin(edge)
     client.send(b"BDAT 4\r\nab\r\nBDAT 0 LAST\r\n")
     await edge.until(lambda: edge.server.memory.waiting == 1)
+    assert metrics.BODY_MEMORY_WAITING.current() == {(): 1}
     assert (await holder.ask("RSET")).startswith("250")
     assert (await client.reply()).startswith("250 2.0.0 4 octets")
     assert (await client.reply()).startswith("250 2.0.0 Ok")

@@ -4,8 +4,8 @@ A body that is larger, or is declared to be, is written piece by piece while its
 of it what has come since the last piece, and at the final dot only the last piece is left to write. While a piece
 waits for its turn the client waits too. docs/adr/0008-streaming-bodies.md has the reasons.
 
-Memory for the first bytes is reserved before 354. A body takes more, up to a whole piece, as long as there is some;
-else its pieces are smaller: reading never stops for want of memory, and never fails for it.
+Memory for the first bytes is reserved before 354. A body borrows more, up to a whole piece, as long as there is
+some and nobody waits; else its pieces are smaller: reading never stops for want of memory, and never fails for it.
 """
 
 from __future__ import annotations
@@ -70,8 +70,6 @@ class ReceivedBody:
         self._hash.update(part)
         self._parts.append(part)
         self._in_hand += len(part)
-        if self._memory.waiting:
-            self._shrink()
         if self._in_hand >= PIECE_SIZE or (self._in_hand > self._reserved and not self._grow()):
             self._cut()
 
@@ -120,6 +118,7 @@ class ReceivedBody:
         if self._stream is not None:
             self._stream.abandon()
             metrics.BODIES_STREAMING.add(-1)
+        self._memory.returned(self._give_back)
         self._memory.release(self._reserved)
 
     def _cut(self, *, last: bool = False) -> ContentStream:
@@ -137,14 +136,16 @@ class ReceivedBody:
         return stream
 
     def _grow(self) -> bool:
-        """Reserve enough for a whole piece, unless others wait for memory."""
-        if not self._memory.try_reserve(MOST_IN_HAND - self._reserved):
+        """Borrow enough for a whole piece, unless others wait for memory."""
+        if not self._memory.borrow(MOST_IN_HAND - self._reserved, self._give_back):
             return False
         self._reserved = MOST_IN_HAND
         return True
 
-    def _shrink(self) -> None:
-        """Give back what is not used, for those who wait before 354."""
-        keep = min(self._reserved, max(self._least, self._in_hand))
-        self._memory.release(self._reserved - keep)
-        self._reserved = keep
+    def _give_back(self) -> None:
+        """Others wait before 354: keep what was reserved at first, and let what is here be a smaller piece."""
+        if self._in_hand > self._least:
+            self._cut()
+        self._memory.returned(self._give_back)
+        borrowed, self._reserved = self._reserved - self._least, self._least
+        self._memory.release(borrowed)

@@ -1,9 +1,14 @@
-"""Memory for bodies that are being received, reserved before DATA is answered: nothing half-read is dropped."""
+"""Memory for bodies that are being received, reserved before DATA is answered: nothing half-read is dropped.
+
+What a body takes beyond that is lent: it is called back as soon as somebody waits, since a client that is silent, or
+slow, would else hold it for as long as it may be silent.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 
 class Memory:
@@ -12,6 +17,7 @@ class Memory:
     def __init__(self, cap: int) -> None:
         self.cap = cap
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._lent: dict[Callable[[], None], None] = {}
         self.reserved = 0
 
     @property
@@ -26,12 +32,24 @@ class Memory:
         self.reserved += size
         return True
 
+    def borrow(self, size: int, call_back: Callable[[], None]) -> bool:
+        """As try_reserve; `call_back` is called when others wait, and gives back what it can. Until returned()."""
+        if not self.try_reserve(size):
+            return False
+        self._lent[call_back] = None
+        return True
+
+    def returned(self, call_back: Callable[[], None]) -> None:
+        """Nothing is borrowed under this name any more; again is fine."""
+        self._lent.pop(call_back, None)
+
     async def reserve(self, size: int) -> None:
         """Reserve, waiting for room as long as the caller lets it."""
         if self.try_reserve(size):
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((size, waiter))
+        self._call_back()
         try:
             await waiter
         except asyncio.CancelledError:
@@ -55,6 +73,13 @@ class Memory:
             self._waiting.popleft()
             self.reserved += wanted
             waiter.set_result(None)
+
+    def _call_back(self) -> None:
+        """Have what is lent given back, the oldest first, until nobody waits."""
+        for call_back in list(self._lent):
+            if not self._waiting:
+                return
+            call_back()
 
     def _fits(self, size: int) -> bool:
         """Alone, even a size above the cap fits: otherwise it would wait for ever."""
