@@ -105,7 +105,7 @@ async def test_pieces_are_smaller_where_memory_is_short(make_edge: MakeEdge) -> 
 
 
 async def test_memory_is_given_back_to_those_who_wait(make_edge: MakeEdge) -> None:
-    """A body that took memory for a whole piece gives it to a client that waits for 354, though its own is silent."""
+    """A silent client's body that took memory for a whole piece gives it to a client that waits for 354."""
     edge = await make_edge(limits=LimitSettings(memory_for_bodies="1300Ki"))
     slow = await (await edge.client()).begin()
     slow.send(body_of(600_000))

@@ -1,7 +1,7 @@
 """Memory for bodies that are being received, reserved before DATA is answered: nothing half-read is dropped.
 
-What a body takes beyond that is lent: it is called back as soon as somebody waits, since a client that is silent, or
-slow, would else hold it for as long as it may be silent.
+What a body takes beyond that is lent: it is called back as soon as somebody waits, since a client that is silent
+would else hold it for as long as it may be silent.
 """
 
 from __future__ import annotations
