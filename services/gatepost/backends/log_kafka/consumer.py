@@ -237,6 +237,7 @@ class KafkaConsumer:
             )
         except LogError as error:
             _log.warning("reading failed", topic=self._topic, group=self._group, reason=str(error))
+            await self._wake.wait(_RETRY_SECONDS)
             return
         if held is not None:
             why = f"but what is there begins at {held.start} and ends before {held.stop}"

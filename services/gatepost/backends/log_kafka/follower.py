@@ -119,6 +119,7 @@ class KafkaFollower:
             )
         except LogUnavailable as error:
             _log.warning("following failed", topic=self._topic, reason=str(error))
+            await asyncio.sleep(min(_RETRY_SECONDS, limit))
             return
         if held is not None:
             _log.info("following from the start", topic=self._topic, partition=place.partition, begin=held.start)
