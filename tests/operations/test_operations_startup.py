@@ -8,15 +8,18 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog.testing
 
+from gatepost.backends.log_memory import MemoryLog
 from gatepost.backends.resolver_table import TableResolver
-from gatepost.cli.startup import durability, look_at_own_names
+from gatepost.cli.startup import backlogs, durability, look_at_own_names, show
 from gatepost.cli.systemd import tell_service_manager
 from gatepost.core.manifest.settings import KafkaSettings, LogSettings, Settings
+from gatepost.work.backlog import Queue
 from testbed.installation import GATEPOST
 
 if TYPE_CHECKING:
@@ -31,6 +34,15 @@ async def told(resolver: Any, hosts: list[str] = PUBLIC, limit: float = 5.0) -> 
     with structlog.testing.capture_logs() as lines:
         await look_at_own_names(resolver, HOST, hosts, limit=limit)
     return [(line["log_level"], line.get("reason", str(line.get("reverse")))) for line in lines]
+
+
+async def test_a_queue_that_cannot_be_counted_is_not_called_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    log = MemoryLog()
+    log.go_away()
+    parts: Any = SimpleNamespace(log=log, settings=Settings(hostname=HOST), configuration=None)
+    assert await backlogs(parts, [Queue("accepted", "router")]) is None
+    show(parts, {}, "127.0.0.1:8025", None, 0)
+    assert "  queue       unknown: the log did not tell in time\n" in capsys.readouterr().out
 
 
 async def test_names_that_fit_are_said() -> None:

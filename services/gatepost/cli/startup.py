@@ -48,17 +48,17 @@ def log_in_use(settings: Settings) -> str:
     return f"sqlite {Path(settings.state) / settings.log.sqlite.file}"
 
 
-async def backlogs(parts: Assembly, queues: Sequence[Queue]) -> Sequence[Backlog]:
-    """Those of the queues in which something waits; none when the log does not say so in time."""
+async def backlogs(parts: Assembly, queues: Sequence[Queue]) -> Sequence[Backlog] | None:
+    """Those of the queues in which something waits; None when the log does not tell in time."""
     try:
         async with asyncio.timeout(BACKLOG_LIMIT_S):
             return [found for queue in queues if (found := await look(parts.log, queue)).waiting]
     except (LogError, TimeoutError) as error:
         _log.info("start.queue_unknown", reason=str(error))
-        return ()
+        return None
 
 
-def started(parts: Assembly, addresses: Mapping[str, str], waiting: Sequence[Backlog]) -> None:
+def started(parts: Assembly, addresses: Mapping[str, str], waiting: Sequence[Backlog] | None) -> None:
     """The line for programs. `addresses` are listener -> HOST:PORT."""
     settings = parts.settings
     configuration = parts.configuration.current if parts.configuration is not None else None
@@ -70,7 +70,7 @@ def started(parts: Assembly, addresses: Mapping[str, str], waiting: Sequence[Bac
         admin=settings.admin.address,
         log=log_in_use(settings),
         durability=durability(settings),
-        queued={backlog.topic: backlog.waiting for backlog in waiting},
+        queued=None if waiting is None else {backlog.topic: backlog.waiting for backlog in waiting},
         domains=len(configuration.domains) if configuration else 0,
         policies={policy.listener: policy.origin for policy in configuration.listeners} if configuration else {},
         configuration=configuration.hash[:12] if configuration else "none yet",
@@ -78,7 +78,7 @@ def started(parts: Assembly, addresses: Mapping[str, str], waiting: Sequence[Bac
 
 
 def show(
-    parts: Assembly, addresses: Mapping[str, str], admin: str, waiting: Sequence[Backlog], now_ms: int
+    parts: Assembly, addresses: Mapping[str, str], admin: str, waiting: Sequence[Backlog] | None, now_ms: int
 ) -> None:
     """The lines for a person who wants to send a first message."""
     settings = parts.settings
@@ -94,12 +94,17 @@ def show(
         where = Path(settings.state) / store.maildir.path if store.maildir else store.lmtp and store.lmtp.address
         print(f"  {'store':<11} {name}: {where}")
     print(f"  {'log':<11} {log_in_use(settings)}, {durability(settings)}")
-    queued = ", ".join(f"{backlog.waiting} in {backlog.topic}" for backlog in waiting)
-    print(f"  {'queue':<11} {queued or 'empty'}")
+    print(f"  {'queue':<11} {_queued(waiting)}")
     print("Ready.")
     if names and settings.listeners:
         _first_message(settings, addresses, names[0])
     sys.stdout.flush()
+
+
+def _queued(waiting: Sequence[Backlog] | None) -> str:
+    if waiting is None:
+        return "unknown: the log did not tell in time"
+    return ", ".join(f"{backlog.waiting} in {backlog.topic}" for backlog in waiting) or "empty"
 
 
 def _first_message(settings: Settings, addresses: Mapping[str, str], domain: str) -> None:
