@@ -16,7 +16,7 @@ from aiokafka.structs import TopicPartition
 from gatepost.backends.log_kafka.connection import Connection
 from gatepost.backends.log_kafka.ends import ends
 
-# Some ten questions with new metadata, of which each may come from any broker.
+# Some twenty questions with new metadata, of which each may come from any broker.
 PATIENCE_SECONDS: Final = 5.0
 BACKOFF_SECONDS: Final = 0.2
 
