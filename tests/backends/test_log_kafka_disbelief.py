@@ -15,6 +15,7 @@ from aiokafka.structs import TopicPartition
 from gatepost.backends.log_kafka import reading
 from gatepost.backends.log_kafka.connection import Connection
 from gatepost.backends.log_kafka.consumer import KafkaConsumer
+from gatepost.backends.log_kafka.disbelief import Disbelief
 from gatepost.backends.log_kafka.follower import KafkaFollower
 from gatepost.backends.log_kafka.share import Share
 from gatepost.core.completion import Commit
@@ -119,6 +120,15 @@ async def test_what_every_leader_lacks_is_gone_in_the_end(monkeypatch: pytest.Mo
 async def test_within_a_shorter_limit_nothing_is_decided(offset: int) -> None:
     with pytest.raises(LogUnavailable, match=f"does not have offset {offset} yet"):
         await read(Cluster(stale=2), offset, limit=0.05)
+
+
+async def test_only_what_is_said_without_a_break_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour ago another broker may have stood still; nothing was read since, for nothing came."""
+    patience(monkeypatch, 5)
+    disbelief = Disbelief(cast(Connection, Cluster(stale=0)))
+    times = iter((100.0, 3700.0, 3704.0, 3705.0))
+    disbelief._loop = cast(Any, SimpleNamespace(time=lambda: next(times)))
+    assert [disbelief.lacking(PLACE) for _ in range(4)] == [False, False, False, True]
 
 
 def consumer(cluster: Cluster, position: int) -> tuple[KafkaConsumer, Share]:

@@ -232,9 +232,7 @@ class KafkaConsumer:
     async def _out_of_range(self, place: TopicPartition, offset: int) -> None:
         """Tell a gap, unless the broker that was asked only knows less than we do."""
         try:
-            held = await self._connection.call(
-                f"asking for the ends of {self._topic}", LOAD_SECONDS, lambda: self._disbelief.gone(place, offset)
-            )
+            held = await self._disbelief.gone(place, offset, LOAD_SECONDS)
         except LogError as error:
             _log.warning("reading failed", topic=self._topic, group=self._group, reason=str(error))
             await self._wake.wait(_RETRY_SECONDS)

@@ -9,6 +9,7 @@ of a partition, which never moves back, is believed at once; the end only when i
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Final
 
 from aiokafka.structs import TopicPartition
@@ -22,33 +23,38 @@ BACKOFF_SECONDS: Final = 0.2
 
 
 class Disbelief:
-    """Since when the leader of each partition has known less than we do."""
+    """Since when the leader of each partition has known less than we do, and when it last said so."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self._since: dict[TopicPartition, float] = {}
+        self._said: dict[TopicPartition, tuple[float, float]] = {}
 
     def lacking(self, place: TopicPartition) -> bool:
-        """Note that a record is not there yet; True once that has lasted for PATIENCE_SECONDS, and is believed."""
+        """Note that a record is not there yet; True once that has gone on for PATIENCE_SECONDS, and is believed."""
         self._connection.client.force_metadata_update()
         now = self._loop.time()
-        return now - self._since.setdefault(place, now) >= PATIENCE_SECONDS
+        first, last = self._said.get(place, (now, now))
+        if now - last > PATIENCE_SECONDS:
+            first = now  # that was another time
+        self._said[place] = first, now
+        return now - first >= PATIENCE_SECONDS
 
     def found(self, place: TopicPartition) -> None:
         """Records were read: who gave them is believed."""
-        if self._since:
-            self._since.pop(place, None)
+        self._said.pop(place, None)
 
-    async def gone(self, place: TopicPartition, offset: int) -> range | None:
-        """Return what the partition holds when the record is certainly gone; None: ask again. Raises KafkaError."""
-        held = (await ends(self._connection, place.topic, [place.partition]))[place.partition]
-        if offset < held.start:
+    async def gone(self, place: TopicPartition, offset: int, limit: float) -> range | None:
+        """Return what the partition holds when the record is certainly gone; None: ask again.
+
+        Raises LogUnavailable when nobody tells within `limit` seconds.
+        """
+        what = f"asking for the ends of {place.topic}"
+        work = partial(ends, self._connection, place.topic, [place.partition])
+        held = (await self._connection.call(what, limit, work))[place.partition]
+        # At the end there is merely nothing yet: whoever was asked now knows more than who was asked before.
+        if offset < held.start or (offset > held.stop and self.lacking(place)):
+            self.found(place)
             return held
-        if offset <= held.stop:  # at the end there is merely nothing yet
-            self._connection.client.force_metadata_update()
-            return None
-        if not self.lacking(place):
-            return None
-        self.found(place)
-        return held
+        self._connection.client.force_metadata_update()
+        return None

@@ -112,11 +112,7 @@ class KafkaFollower:
     ) -> None:
         """What has expired or was compacted is not missed: read on where there is something."""
         try:
-            held = await self._connection.call(
-                f"asking for the ends of {self._topic}",
-                max(limit, WATCH_LIMIT),
-                lambda: self._disbelief.gone(place, offset),
-            )
+            held = await self._disbelief.gone(place, offset, max(limit, WATCH_LIMIT))
         except LogUnavailable as error:
             _log.warning("following failed", topic=self._topic, reason=str(error))
             await asyncio.sleep(min(_RETRY_SECONDS, limit))

@@ -14,6 +14,7 @@ from aiokafka.structs import TopicPartition
 
 from gatepost.backends.log_kafka.connection import Connection
 from gatepost.backends.log_kafka.disbelief import BACKOFF_SECONDS, Disbelief
+from gatepost.backends.log_kafka.ends import ends
 from gatepost.core.ports.log import Headers, LogGap, LogUnavailable, Record
 
 # The broker gives at least one batch, however large; then as much as it is asked for, more each time: a single
@@ -34,7 +35,7 @@ async def read(
     for first, last in _runs(offsets):
         offset, size = first, _FIRST_BYTES
         while offset <= last:
-            fetch = partial(_fetch, connection, disbelief, place, offset, size)
+            fetch = partial(_fetch, connection, place, offset, size)
             remaining = max(deadline - loop.time(), 0.001)
             records = await connection.call(f"reading {topic}/{partition}", remaining, fetch)
             if not records:
@@ -71,9 +72,7 @@ def _runs(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-async def _fetch(
-    connection: Connection, disbelief: Disbelief, place: TopicPartition, offset: int, most: int
-) -> list[Record]:
+async def _fetch(connection: Connection, place: TopicPartition, offset: int, most: int) -> list[Record]:
     """Fetch once from `offset` on; empty at the end of the log and behind it. Raises LogGap, KafkaError."""
     leader = await connection.leader(place)
     request = FetchRequest(0, 1, most, 0, [(place.topic, [(place.partition, offset, most)])])
@@ -82,7 +81,8 @@ async def _fetch(
         for _, code, _, *rest in partitions:
             error = for_code(code)
             if error is OffsetOutOfRangeError:
-                if await disbelief.gone(place, offset) is not None:
+                held = (await ends(connection, place.topic, [place.partition]))[place.partition]
+                if offset < held.start:
                     raise _gap(place, offset)
                 return []
             if code:
