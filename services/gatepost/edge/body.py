@@ -118,8 +118,8 @@ class ReceivedBody:
         if self._stream is not None:
             self._stream.abandon()
             metrics.BODIES_STREAMING.add(-1)
-        self._memory.returned(self._give_back)
-        self._memory.release(self._reserved)
+        self._memory.give_back(self._called_back)
+        self._memory.release(self._least)
 
     def _cut(self, *, last: bool = False) -> ContentStream:
         """Hand over what is here: full pieces, and the rest when it is the last or memory is short."""
@@ -137,15 +137,14 @@ class ReceivedBody:
 
     def _grow(self) -> bool:
         """Borrow enough for a whole piece, unless others wait for memory."""
-        if not self._memory.borrow(MOST_IN_HAND - self._reserved, self._give_back):
+        if not self._memory.borrow(MOST_IN_HAND - self._reserved, self._called_back):
             return False
         self._reserved = MOST_IN_HAND
         return True
 
-    def _give_back(self) -> None:
+    def _called_back(self) -> None:
         """Others wait before 354: keep what was reserved at first, and let what is here be a smaller piece."""
         if self._in_hand > self._least:
             self._cut()
-        self._memory.returned(self._give_back)
-        borrowed, self._reserved = self._reserved - self._least, self._least
-        self._memory.release(borrowed)
+        self._reserved = self._least
+        self._memory.give_back(self._called_back)

@@ -17,7 +17,7 @@ class Memory:
     def __init__(self, cap: int) -> None:
         self.cap = cap
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._lent: dict[Callable[[], None], None] = {}
+        self._lent: dict[Callable[[], None], int] = {}
         self.reserved = 0
 
     @property
@@ -33,15 +33,17 @@ class Memory:
         return True
 
     def borrow(self, size: int, call_back: Callable[[], None]) -> bool:
-        """As try_reserve; `call_back` is called when others wait, and gives back what it can. Until returned()."""
+        """As try_reserve, until give_back(); when others wait, `call_back` is called and has to do that."""
         if not self.try_reserve(size):
             return False
-        self._lent[call_back] = None
+        self._lent[call_back] = size
         return True
 
-    def returned(self, call_back: Callable[[], None]) -> None:
-        """Nothing is borrowed under this name any more; again is fine."""
-        self._lent.pop(call_back, None)
+    def give_back(self, call_back: Callable[[], None]) -> None:
+        """Release what was borrowed with this `call_back`; again, or without a loan, is fine."""
+        size = self._lent.pop(call_back, 0)
+        if size:
+            self.release(size)
 
     async def reserve(self, size: int) -> None:
         """Reserve, waiting for room as long as the caller lets it."""
@@ -49,10 +51,10 @@ class Memory:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((size, waiter))
-        self._call_back()
         try:
+            self._call_back()
             await waiter
-        except asyncio.CancelledError:
+        except BaseException:
             if waiter.done() and not waiter.cancelled():
                 self.release(size)  # the room came together with the cancellation
             elif (size, waiter) in self._waiting:
