@@ -74,7 +74,7 @@ fast: $(VENV)/.dev  ## tests without servers; about 75 s
 
 test-servers: $(VENV)/.dev  ## tests on real Kafka, slapd, DNS, Dovecot, Jaeger; about 7 min
 	@$(BIN)/python -m testbed.provision apt:servers kafka jaeger
-	@$(PYTEST) -q -n 2 --dist loadfile --no-loadscope-reorder -m "servers and not kill and not node"
+	@$(PYTEST) -q -n 2 --dist loadfile -m "servers and not kill and not node"
 
 test-kill: $(VENV)/.dev  ## kill -9 of every kind of process under load; < 5 min
 	@$(BIN)/python -m testbed.provision apt:servers kafka
