@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from gatepost.telemetry.logging import JsonLine
+from gatepost.telemetry.logging import JsonLine, tell
 from gatepost.telemetry.rotating_file import RotatingFile
 
 ACCEPTED: Final = "accepted"
@@ -34,6 +34,6 @@ def keep_decisions(file: RotatingFile | None, service: str) -> None:
 
 def decided(logger: Any, event: str, decision: str, **fields: object) -> None:
     """Tell one decision. `fields` are the facts: never a body, never a secret."""
-    logger.info(event, decision=decision, **fields)
+    tell(logger, event, {"decision": decision, **fields})
     if _sink.file is not None and _sink.line is not None:
         _sink.file.write(_sink.line(None, "info", {"event": event, "decision": decision, **fields}) + b"\n")

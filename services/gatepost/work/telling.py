@@ -14,6 +14,7 @@ from gatepost.core.ports.events import Event, Events
 from gatepost.core.ports.store import StoreOutcome
 from gatepost.core.ports.transport import RemoteReply
 from gatepost.telemetry import metrics
+from gatepost.telemetry.logging import tell
 from gatepost.telemetry.tracing import TraceContext, Tracer, parse_traceparent
 
 _STORED = RemoteReply(250, "2.0.0", "stored")
@@ -31,14 +32,17 @@ class Teller:
         """A recipient has its mail: stored or sent."""
         seconds = (self._now_ms() - envelope.received_ms) / 1000
         metrics.DELIVERY_SECONDS.record(seconds, self._service)
-        _log.info(
+        tell(
+            _log,
             kind,
-            id=told.recipient.id or envelope.id,
-            parent=envelope.parent,
-            trace=trace.trace_id if trace else "",
-            recipient=told.recipient.address,
-            where=where,
-            seconds=round(seconds, 3),
+            {
+                "id": told.recipient.id or envelope.id,
+                "parent": envelope.parent,
+                "trace": trace.trace_id if trace else "",
+                "recipient": told.recipient.address,
+                "where": where,
+                "seconds": round(seconds, 3),
+            },
         )
         self._emit(kind, envelope, told, trace, {"where": where, "reply": told.reply.text})
 
