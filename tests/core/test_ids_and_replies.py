@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +24,33 @@ def test_an_id_holds_its_time(now_ms: int, entropy: bytes) -> None:
 @given(st.integers(0, 2**48 - 2))
 def test_ids_sort_by_time(now_ms: int) -> None:
     assert new_id(now_ms, b"\xff" * 10) < new_id(now_ms + 1, b"\0" * 10)
+
+
+def test_no_id_comes_twice_in_any_thread() -> None:
+    """The random bytes are fetched for many ids at once; all of these are of the same moment."""
+    with ThreadPoolExecutor(4) as threads:
+        made = [one for many in threads.map(lambda _: [new_id(1) for _ in range(2500)], range(4)) for one in many]
+    assert len(set(made)) == 10_000
+
+
+_FORK = """
+import os
+from gatepost.core.ids import new_id
+
+new_id(1)
+read, write = os.pipe()
+if os.fork() == 0:
+    os.write(write, new_id(1).encode())
+    os._exit(0)
+os.wait()
+print(os.read(read, 26).decode() != new_id(1))
+"""
+
+
+def test_a_forked_process_makes_other_ids() -> None:
+    """Without what is done at a fork, both make the same one: they have the same bytes in hand."""
+    done = subprocess.run([sys.executable, "-c", _FORK], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "True\n"
 
 
 def test_derived_ids_depend_on_parent_recipient_and_action_alone() -> None:

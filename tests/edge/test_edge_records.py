@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -196,3 +197,17 @@ async def test_an_unsampled_refusal_is_a_span_of_its_own(make_edge: MakeEdge) ->
     assert span.attributes is not None
     assert span.attributes["gatepost.check"] == "recipient"
     assert not span.status.is_ok
+
+
+@pytest.mark.parametrize("size", [600, 2046, 2047, 2048, 4094, 4095, 16_383, 16_384, 16_385, 40_000])
+async def test_the_hash_is_that_of_the_whole_body(edge: Edge, size: int) -> None:
+    """Small parts are hashed in portions: none may be missing where one ends."""
+    head = b"Subject: hash\r\nFrom: a@example.org\r\nDate: Sun, 1 Feb 2026 12:00:00 +0000\r\n\r\n"
+    line = bytes(range(97, 123)) * 20 + b"\r\n"
+    body = (head + line * (size // len(line) + 1))[: size - 2] + b"\r\n"
+    client = await (await edge.client()).begin()
+    client.send(body + b".\r\n")
+    assert (await client.reply()).startswith("250 ")
+    ((envelope, _),) = edge.messages()
+    assert envelope.size == len(body)
+    assert envelope.sha256 == hashlib.sha256(body).hexdigest()
