@@ -123,6 +123,16 @@ async def test_many_in_flight_each_get_their_own_position(log: Log, topic: Topic
         assert [int(record.value) for record in records] == [number for _, number in mine]
 
 
+async def test_more_than_a_batch_at_once_each_at_the_position_that_was_told(log: Log, topic: Topic) -> None:
+    """5 MB into one partition: batches are filled, closed and waited for, and every record is where it is said."""
+    name = await topic()
+    values = [b"%d " % number + bytes(5000) for number in range(1000)]
+    positions = await asyncio.gather(*(log.append(Entry(name, value, partition=0), LIMIT) for value in values))
+    assert sorted(position.offset for position in positions) == list(range(len(values)))
+    records = await log.read(name, 0, [position.offset for position in positions], LIMIT)
+    assert [record.value for record in records] == values
+
+
 async def test_append_many_gives_positions_in_the_order_of_the_entries(log: Log, topic: Topic) -> None:
     name = await topic(partitions=2)
     entries = [Entry(name, str(number).encode()) for number in range(30)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -25,7 +26,8 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
-from aiokafka.structs import RecordMetadata
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.structs import RecordMetadata, TopicPartition
 
 from gatepost.backends.log_kafka.connection import START_SECONDS, client_options
 from gatepost.backends.log_kafka.health import Health
@@ -64,13 +66,12 @@ class _Flight(Pending):
 
     __slots__ = ("_begun", "_owner", "_partition", "_topic")
 
-    def __init__(self, owner: Producer, topic: str, partition: int, future: asyncio.Future[RecordMetadata]) -> None:
+    def __init__(self, owner: Producer, topic: str, partition: int) -> None:
         super().__init__(owner.loop)
         self._owner = owner
         self._topic = topic
         self._partition = partition
         self._begun = owner.loop.time()
-        future.add_done_callback(self._landed)
 
     def expire(self) -> None:
         """The limit has passed: the caller gets LogUnknown, and what comes later goes to its outcome."""
@@ -80,8 +81,8 @@ class _Flight(Pending):
         super().expire()
         self._owner.look_after_tasks()
 
-    def _landed(self, future: asyncio.Future[RecordMetadata]) -> None:
-        """The producer has come to an end with it."""
+    def landed(self, future: asyncio.Future[RecordMetadata], place: int = 0) -> None:
+        """The producer has come to an end with it, or with its batch, in which it has this place."""
         if self.outcome is not None:
             if self.outcome.future.done():
                 return
@@ -99,7 +100,7 @@ class _Flight(Pending):
             self.fail(never_known("the record is written, but not known where", self._owner.loop))
             return
         self._owner.health.succeeded()
-        self.resolve(Position(metadata.partition, metadata.offset))
+        self.resolve(Position(metadata.partition, metadata.offset + place))
 
 
 class Producer:
@@ -115,6 +116,7 @@ class Producer:
         self._replacing: asyncio.Task[None] | None = None
         self._retired: set[asyncio.Task[None]] = set()
         self._stuck_to: dict[str, tuple[int, float]] = {}
+        self._aboard: dict[Any, list[tuple[_Flight, int]]] = {}
         self._closed = False
 
     async def start(self) -> None:
@@ -171,30 +173,50 @@ class Producer:
                 async with asyncio.timeout(limit):
                     producer = await self._next_producer()
                     partition = await self._look_up(producer, entry)
-            future = await self._hand_over(producer, entry, partition, limit)
+            flight = self._join(producer, entry, partition)
+            if flight is None:
+                async with asyncio.timeout(limit):
+                    late = await producer.send(
+                        entry.topic, entry.value, entry.key, partition, None, list(entry.headers)
+                    )
+                flight = _Flight(self, entry.topic, partition)
+                late.add_done_callback(flight.landed)
         except TimeoutError:
             raise LogUnavailable(f"{entry.topic} could not be written to within {limit:g} s") from None
         except (KafkaError, AssertionError) as error:
             raise LogUnavailable(f"{entry.topic} cannot be written to: {error!r}") from error
-        return _Flight(self, entry.topic, partition, future)
+        return flight
 
-    async def _hand_over(
-        self, producer: AIOKafkaProducer, entry: Entry, partition: int, limit: float
-    ) -> asyncio.Future[RecordMetadata]:
-        """Have the producer take an entry; it waits when the partition's batch is full."""
-        arguments = (entry.topic, entry.value, entry.key, partition, None, list(entry.headers))
-        # Nearly always there is room, and send() comes to its end without waiting: then it needs no time limit,
-        # whose timer would cost a tenth of the whole append.
-        sending = producer.send(*arguments)
-        try:
-            sending.send(None)
-        except StopIteration as done:
-            future: asyncio.Future[RecordMetadata] = done.value
-            return future
-        sending.close()
-        async with asyncio.timeout(limit):
-            late: asyncio.Future[RecordMetadata] = await producer.send(*arguments)
-        return late
+    def _join(self, producer: AIOKafkaProducer, entry: Entry, partition: int) -> _Flight | None:
+        """Add an entry to the batch that its partition's next request takes, as nearly always can be done at once.
+
+        None: aiokafka's send() must see to it, which waits where the batch is full and refuses what is too large.
+        It does the same as this, in a dozen calls and with a future, a callback and a result for each record.
+        """
+        accumulator = producer._message_accumulator
+        if accumulator._closed or accumulator._exception is not None:
+            return None
+        headers = list(entry.headers)
+        if DefaultRecordBatchBuilder.estimate_size_in_bytes(entry.key, entry.value, headers) > MAX_REQUEST:
+            return None
+        place = TopicPartition(entry.topic, partition)
+        waiting = accumulator._batches.get(place)
+        batch = waiting[-1] if waiting else accumulator._append_batch(accumulator.create_builder(), place)
+        added = batch._builder.append(timestamp=None, key=entry.key, value=entry.value, headers=headers)
+        if added is None:
+            return None
+        flight = _Flight(self, entry.topic, partition)
+        aboard = self._aboard.get(batch)
+        if aboard is None:
+            aboard = self._aboard[batch] = []
+            batch.future.add_done_callback(partial(self._land, batch))
+        aboard.append((flight, added.offset))
+        return flight
+
+    def _land(self, batch: Any, future: asyncio.Future[RecordMetadata]) -> None:
+        """The producer has come to an end with a batch."""
+        for flight, place in self._aboard.pop(batch):
+            flight.landed(future, place)
 
     def _choose(self, producer: AIOKafkaProducer, entry: Entry) -> int | None:
         """Return the partition, or None while the topic is not known."""
