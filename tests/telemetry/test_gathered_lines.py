@@ -62,21 +62,42 @@ def test_without_a_loop_a_line_is_written_at_once() -> None:
 
 
 def test_a_loop_that_ended_before_its_round_did_keeps_no_later_line_back() -> None:
+    """Nothing that is flushed comes to help: only the next loop's own round."""
     stream = Calls()
     lines = GatheredLines(stream)
+    loop = asyncio.new_event_loop()
+    loop.call_soon(lines.gather, b"one\n")
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert stream.writes == []
 
-    async def last_words(line: bytes) -> None:
-        lines.gather(line)
-        asyncio.get_running_loop().stop()
+    async def next_round() -> None:
+        lines.gather(b"two\n")
+        await asyncio.sleep(0)
+        assert stream.writes == [b"one\ntwo\n"]
 
-    for line in (b"one\n", b"two\n"):
-        loop = asyncio.new_event_loop()
-        task = loop.create_task(last_words(line))
-        loop.run_forever()
-        loop.run_until_complete(task)
-        loop.close()
-    lines.flush()
-    assert b"".join(stream.writes) == b"one\ntwo\n"
+    asyncio.run(next_round())
+
+
+def test_whoever_speaks_in_the_midst_of_a_flush_waits_for_nobody() -> None:
+    """As an object does that is collected meanwhile (a task whose exception nobody asked for)."""
+
+    class Talkative(Calls):
+        def write(self, data: bytes) -> None:
+            super().write(data)
+            if len(self.writes) == 1:
+                lines.write(b"two\n")
+                lines.flush()
+
+    stream = Talkative()
+    lines = GatheredLines(stream)
+    lines.write(b"one\n")
+    flushing = threading.Thread(target=lines.flush, daemon=True)
+    flushing.start()
+    flushing.join(10)
+    assert not flushing.is_alive()
+    assert stream.writes == [b"one\n", b"two\n"]
 
 
 async def test_threads_lose_no_line() -> None:

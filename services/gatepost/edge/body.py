@@ -23,8 +23,8 @@ from gatepost.telemetry import metrics
 READ_SIZE: Final = 256 * 1024
 # hashlib lets go of the interpreter's lock for more than this. Where other threads wait for it (an embedded log's),
 # taking it back costs an ordinary message more than its hash: small parts are hashed in such portions.
-_LOCKED: Final = 2047
-_FEW_UNLOCKED: Final = 16 * 1024
+_PORTION: Final = 2047
+_SMALL_PART: Final = 16 * 1024
 # The most that a body has in hand: a piece and the read that made it full.
 MOST_IN_HAND: Final = PIECE_SIZE + READ_SIZE
 
@@ -79,12 +79,12 @@ class ReceivedBody:
         """Here in the event loop: a read's worth takes 0.15 ms with the processor's SHA instructions and 1 ms
         without, which is no more than the way to a thread and back costs, and nobody waits long for it.
         """
-        if len(part) > _FEW_UNLOCKED:
+        if len(part) > _SMALL_PART:
             self._hash.update(part)
             return
         view = memoryview(part)
-        for start in range(0, len(part), _LOCKED):
-            self._hash.update(view[start : start + _LOCKED])
+        for start in range(0, len(part), _PORTION):
+            self._hash.update(view[start : start + _PORTION])
 
     @property
     def behind(self) -> bool:

@@ -27,7 +27,8 @@ class GatheredLines:
     def __init__(self, stream: Stream) -> None:
         self._stream: Final = stream
         self._lines: deque[bytes] = deque()
-        self._lock = threading.Lock()
+        # Garbage that is collected in the midst of a flush may have something to say.
+        self._lock = threading.RLock()
         self._scheduled: asyncio.AbstractEventLoop | None = None
         atexit.register(self.flush)
 
