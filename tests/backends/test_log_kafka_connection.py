@@ -1,11 +1,15 @@
-"""What aiokafka's connections do under uvloop, the loop of every process of ours."""
+"""What aiokafka's connections do when a broker has closed them, under uvloop, which all processes of ours use."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 import uvloop
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.metadata import MetadataRequest
@@ -39,8 +43,47 @@ def test_a_write_to_a_closed_connection_is_an_error_of_kafka() -> None:
                 connection.send(MetadataRequest([]))
             assert not connection.connected()
 
+    _run(write_after_a_reset())
+
+
+def test_a_connection_that_ended_is_closed_before_another_takes_its_place() -> None:
+    """aiokafka only forgot it: the socket stayed open, and who had asked waited for the limit of the request."""
+
+    async def ask_for_one_after_the_end() -> None:
+        hang_up = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readexactly(4)
+            await hang_up.wait()
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            host, port = server.sockets[0].getsockname()
+            client = AIOKafkaClient(bootstrap_servers=f"{host}:{port}")
+            connection = AIOKafkaConnection(host, port, on_close=client._on_connection_closed)
+            connection._versions = {MetadataRequest([]).API_KEY: (0, 5)}
+            reader, connection._writer = await asyncio.open_connection(host, port)
+            connection._reader, transport = reader, connection._writer.transport
+            # As in the moment before its reader has seen the end.
+            connection._read_task = asyncio.get_running_loop().create_future()
+            client._conns[7, ConnectionGroup.DEFAULT] = connection
+            answer = connection.send(MetadataRequest([]))
+            hang_up.set()
+            await reader.read()
+            assert reader.at_eof()
+            del connection
+            assert not await client.ready(7)
+            gc.collect()
+            assert transport.is_closing()
+            with pytest.raises(KafkaConnectionError, match="closed"):
+                await answer
+
+    _run(ask_for_one_after_the_end())
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
     async def in_time() -> None:
         async with asyncio.timeout(LIMIT):
-            await write_after_a_reset()
+            await work
 
     uvloop.run(in_time())

@@ -1,26 +1,36 @@
-"""A write to a connection that the broker has closed is an error of the connection, under uvloop too.
+"""What becomes of a connection that the broker has closed, where aiokafka leaves something undone.
 
-asyncio's transports pass over such a write, and aiokafka expects OSError at most. uvloop's raise RuntimeError
-(aiokafka issue 1038), which aiokafka does not know: it would end its heartbeats, its rebalances and, silently and
-for good, its task that keeps the metadata.
+A write to it is an error of the connection, under uvloop too. asyncio's transports pass over such a write, and
+aiokafka expects OSError at most. uvloop's raise RuntimeError (aiokafka issue 1038), which aiokafka does not know:
+it would end its heartbeats, its rebalances and, silently and for good, its task that keeps the metadata.
+
+And before another one takes its place it is closed on our side. aiokafka forgets one whose end has been read but
+not told to its reader yet: its socket stays open until garbage is collected, and whoever asked something on it
+waits for the time limit of the request, some ten seconds and more, for an answer that cannot come.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import KafkaConnectionError
 
 
-def tell_as_kafka_error() -> None:
-    """Have every connection of aiokafka's raise KafkaConnectionError for it. Again is harmless."""
+def mend_closed_connections() -> None:
+    """Have every client of aiokafka's do both. Again is harmless."""
     for name in ("send", "_send_sasl_token"):
-        write = getattr(AIOKafkaConnection, name)
-        if not hasattr(write, "__wrapped__"):
-            setattr(AIOKafkaConnection, name, _telling(write))
+        _wrap(AIOKafkaConnection, name, _telling)
+    _wrap(AIOKafkaClient, "_get_conn", _closing)
+
+
+def _wrap(owner: type, name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    method = getattr(owner, name)
+    if not hasattr(method, "__wrapped__"):
+        setattr(owner, name, wrapper(method))
 
 
 def _telling(write: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,3 +43,16 @@ def _telling(write: Callable[..., Any]) -> Callable[..., Any]:
             raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}") from error
 
     return writing
+
+
+def _closing(get: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(get)
+    def getting(
+        self: AIOKafkaClient, node_id: Any, *, group: int = ConnectionGroup.DEFAULT, **options: Any
+    ) -> Awaitable[Any]:
+        connection = self._conns.get((node_id, group))
+        if connection is not None and not connection.connected():
+            connection.close(reason=CloseReason.CONNECTION_BROKEN)
+        return get(self, node_id, group=group, **options)
+
+    return getting
