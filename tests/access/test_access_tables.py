@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatepost.core.access.entry import AccessEntry, AccessError, Tag
+from gatepost.core.access.entry import AccessEntry, AccessError, Tag, check_entry
 from gatepost.core.access.source import read_line, read_table
 from gatepost.core.access.table import AccessChain, AccessRule, AccessTable
 from gatepost.core.address import parse_address
@@ -122,6 +122,12 @@ def test_faults_name_file_line_and_reason(line: str, says: str) -> None:
     with pytest.raises(AccessError, match=says) as error:
         AccessTable(read_table(f"# a comment\n\n{line}\n", "/etc/mail/access"))
     assert str(error.value).startswith("/etc/mail/access line 3: ")
+
+
+@pytest.mark.parametrize("enhanced", ["5.7.\u0661", "5.7", "5.7.1.1", "5.7.1000", "5..1", "4.7.1", "05.7.1"])
+def test_an_enhanced_code_is_three_numbers_in_ascii(enhanced: str) -> None:
+    with pytest.raises(AccessError, match="wants an enhanced code"):
+        check_entry(AccessEntry(Tag.TO, "a@", Action.REJECT, 550, enhanced, ""))
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ async def scripted(*replies: bytes) -> tuple[asyncio.Server, int, Scripted]:
         ((b"554 go away\r\n",), "refuses this client from the start"),
         ((b"220 x\r\n", b"550 no\r\n", b"550 no\r\n"), "refuses the greeting"),
         ((b"HTTP/1.1 400 Bad Request\r\n",), "no SMTP server"),
+        (("\u00b2\u00b2\u2070 x\r\n".encode(),), "no SMTP server"),
         ((b"220 x\r\n", b"250 x\r\n", b"250 ok\r\n", b"354 what\r\n"), "no answer to MAIL"),
         ((b"220-a\r\n" * 200,), "reply without an end"),
         ((b"220 " + b"a" * 20000,), "lines without an end"),

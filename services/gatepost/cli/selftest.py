@@ -161,7 +161,7 @@ class Conversation:
                 raise EOFError from None
             except asyncio.LimitOverrunError:
                 raise Undecided("the server sends lines without an end") from None
-            if not line[:3].isdigit():
+            if not (line[:3].isascii() and line[:3].isdecimal()):
                 raise Undecided(f"this is no SMTP server: {line[:80]!r}")
             if line[3:4] != "-":
                 return int(line[:3]), "".join(c if c.isprintable() else "?" for c in line)
