@@ -61,6 +61,7 @@ from gatepost.core.tables import Tables
 from gatepost.core.topics import Topics
 from gatepost.edge.server import EdgeDependencies, EdgeServer
 from gatepost.telemetry.tracing import Tracer
+from testbed.accepting import accept_no_more
 from testbed.tls import Authority, Certificate
 
 HOSTNAME = "mx.example.test"
@@ -229,6 +230,11 @@ class Edge:
     def port(self) -> int:
         return self.server.port(LISTENER)
 
+    def listening(self) -> list[Any]:
+        """The sockets that a server of asyncio's accepts on; a doorway begins by itself what it has accepted."""
+        servers = self.server._sockets.values()
+        return [sock for server in servers if isinstance(server, asyncio.Server) for sock in server.sockets]
+
     async def connect(self, **tls: Any) -> Client:
         async with asyncio.timeout(PATIENCE):
             client = Client(*await asyncio.open_connection("127.0.0.1", self.port, **tls))
@@ -386,6 +392,7 @@ class MakeEdge:
         for edge in self._edges:
             for client in edge.clients:
                 await client.close()
+            await accept_no_more(edge.listening())
             await edge.server.close()
             if edge.state is not None:
                 await edge.state.close()

@@ -6,8 +6,10 @@ docs/outside.md holds the same table; a row that is missing there, or says somet
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +28,7 @@ from gatepost.core.manifest.settings import DnsSettings, LdapSettings
 from gatepost.core.ports.directory import DirectoryUnavailable
 from gatepost.core.ports.scanner import ScannerAddress, ScannerKind
 from testbed import ports
+from testbed.accepting import accept_no_more
 from testbed.dns import FakeDns
 
 if TYPE_CHECKING:
@@ -101,6 +104,16 @@ def says(answer: bytes, *, after: bytes = b"", forever: bytes = b"", every: floa
     return behave
 
 
+def hasty(answer: bytes) -> Behaviour:
+    """Answers before anything has come, and waits until its client hangs up on that."""
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await reader.read()
+
+    return behave
+
+
 CLAMD: dict[str, Behaviour | None] = {
     "refused": None,
     "hung": silent,
@@ -108,7 +121,7 @@ CLAMD: dict[str, Behaviour | None] = {
     "an endless reply": says(b"stream: ", forever=b"x" * 10_000),
     "half a reply": says(b"stream: O", after=bytes(4)),
     "slow, byte by byte": says(b"", forever=b"s", every=0.1),
-    "OK before the message": says(b"stream: OK\0"),
+    "OK before the message": hasty(b"stream: OK\0"),
 }
 CHUNKS_END = b"0\r\n\r\n"
 RSPAMD: dict[str, Behaviour | None] = {
@@ -126,7 +139,7 @@ RSPAMD: dict[str, Behaviour | None] = {
     "JSON without a bottom": says(
         HTTP_OK + b'Content-Length: 90005\r\n\r\n{"x":' + b"[" * 90_000, after=CHUNKS_END
     ),
-    "a result before the message": says(HTTP_OK + b'Content-Length: 22\r\n\r\n{"action":"no action"}'),
+    "a result before the message": hasty(HTTP_OK + b'Content-Length: 22\r\n\r\n{"action":"no action"}'),
 }
 LDAP: dict[str, Behaviour | None] = {
     "refused": None,
@@ -149,6 +162,9 @@ class Liars:
 
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
+        self._servers: list[asyncio.Server] = []
+        self._served: Counter[int] = Counter()
+        self._ended = asyncio.Condition()
         self._tasks: set[asyncio.Task[Any]] = set()
         stack.push_async_callback(self._end)
 
@@ -159,23 +175,33 @@ class Liars:
             return port
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            self._tasks.add(task)
-            try:
+            with suppress(OSError, EOFError, asyncio.LimitOverrunError):
                 await behaviour(reader, writer)
-            except (OSError, EOFError, asyncio.LimitOverrunError):
-                pass
-            finally:
-                self._tasks.discard(task)
-                writer.close()
+            async with self._ended:
+                self._served[port] += 1
+                self._ended.notify_all()
 
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        self._stack.callback(server.close)
+        def taken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            # Not a coroutine: one that was taken in the last moment would be open for good if it were never begun.
+            task = asyncio.create_task(serve(reader, writer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda _: writer.close())
+
+        server = await asyncio.start_server(taken, "127.0.0.1", 0)
+        self._servers.append(server)
         port: int = server.sockets[0].getsockname()[1]
         return port
 
+    async def served(self, port: int, clients: int) -> None:
+        """Wait until so many connections have ended."""
+        async with self._ended:
+            await self._ended.wait_for(lambda: self._served[port] >= clients)
+
     async def _end(self) -> None:
+        for server in self._servers:
+            await accept_no_more(server.sockets)
+            server.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -187,14 +213,23 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield made
 
 
-async def answer(client: Client, sender: str, recipient: str, message: str) -> str:
+async def answer(
+    client: Client,
+    sender: str,
+    recipient: str,
+    message: str,
+    before_dot: Callable[[], Awaitable[None]] | None = None,
+) -> str:
     """Send a message: the first refusal, or the reply to its end."""
     async with asyncio.timeout(IN_TIME):
         for command in (f"MAIL FROM:<{sender}>", f"RCPT TO:<{recipient}>", "DATA"):
             reply = await client.ask(command)
             if reply[0] not in "23":
                 return reply
-        client.send(f"{message}\r\nhello\r\n.\r\n")
+        client.send(f"{message}\r\nhello\r\n")
+        if before_dot is not None:
+            await before_dot()
+        client.send(".\r\n")
         return await client.reply()
 
 
@@ -289,17 +324,22 @@ async def test_a_scanner_in_trouble(make_edge: MakeEdge, stack: AsyncExitStack, 
     liars, real = Liars(stack), RealScanners()
     stack.push_async_callback(real.close)
     edges: list[Edge] = []
-    for behaviour in faults.values():
-        where = ScannerAddress(kind, f"{scheme}://127.0.0.1:{await liars.start(behaviour)}")
+    waits: list[Callable[[], Awaitable[None]] | None] = []
+    for name, behaviour in faults.items():
+        port = await liars.start(behaviour)
+        where = ScannerAddress(kind, f"{scheme}://127.0.0.1:{port}")
         for on_error in (OnError.TEMPFAIL, OnError.ACCEPT):
             policy = ContentPolicy(scanners=(ScannerPolicy(where, LIMIT, on_error),))
             edges.append(await make_edge(scanners=real, content=policy))
+            # A message that ends before that answer is read would be a whole one.
+            waits.append(partial(liars.served, port, 2) if "before the message" in name else None)
     other = await make_edge(scanners=real)
 
-    async def send(edge: Edge) -> str:
-        return await answer(await edge.client(), "a@x.example", "bob@example.test", "Subject: x\r\n")
+    async def send(edge: Edge, before_dot: Callable[[], Awaitable[None]] | None = None) -> str:
+        client = await edge.client()
+        return await answer(client, "a@x.example", "bob@example.test", "Subject: x\r\n", before_dot)
 
-    all_of_them = asyncio.ensure_future(asyncio.gather(*map(send, edges)))
+    all_of_them = asyncio.ensure_future(asyncio.gather(*map(send, edges, waits)))
     await others_go_on(lambda: send(other), all_of_them)
     replies = await all_of_them
     rows = tuple(row for row in TCP_ROWS if row.asked == kind.value.lower())

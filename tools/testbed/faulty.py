@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any, TypeVar, cast
 
 from testbed import ports
+from testbed.accepting import accept_no_more
 from testbed.running import Running
 
 ADDRESS = "127.0.0.1"
@@ -98,11 +99,7 @@ class Faulty(Running):
 
     async def _deafen(self) -> None:
         if self._tcp is not None:
-            # What was accepted is begun first: a server that is closed leaves it open.
-            for sock in self._tcp.sockets:
-                self._loop.remove_reader(sock.fileno())
-            for _ in range(3):
-                await asyncio.sleep(0)
+            await accept_no_more(self._tcp.sockets)
             self._tcp.close()
         if self._udp is not None:
             self._udp.close()

@@ -19,6 +19,7 @@ from gatepost.core.ports.transport import (
     TlsUse,
     TransportRecipient,
 )
+from testbed.accepting import accept_no_more
 from testbed.smtpsink import DEFAULT_KEYWORDS, SmtpSink
 
 HELO = "mx.gatepost.test"
@@ -106,6 +107,7 @@ async def a_server(talk: Any) -> AsyncIterator[int]:
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
+        await accept_no_more(server.sockets)
         server.close()
         for task in tasks:
             await asyncio.wait_for(task, 20)
