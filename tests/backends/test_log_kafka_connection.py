@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Coroutine
 from typing import Any
 
@@ -73,7 +72,6 @@ def test_a_connection_that_ended_is_closed_before_another_takes_its_place() -> N
             assert reader.at_eof()
             del connection
             assert not await client.ready(7)
-            gc.collect()
             assert transport.is_closing()
             with pytest.raises(KafkaConnectionError, match="closed"):
                 await answer

@@ -104,14 +104,14 @@ def says(answer: bytes, *, after: bytes = b"", forever: bytes = b"", every: floa
     return behave
 
 
-def hasty(answer: bytes) -> Behaviour:
+class Hasty(NamedTuple):
     """Answers before anything has come, and waits until its client hangs up on that."""
 
-    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(answer)
-        await reader.read()
+    answer: bytes
 
-    return behave
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(self.answer)
+        await reader.read()
 
 
 CLAMD: dict[str, Behaviour | None] = {
@@ -121,7 +121,7 @@ CLAMD: dict[str, Behaviour | None] = {
     "an endless reply": says(b"stream: ", forever=b"x" * 10_000),
     "half a reply": says(b"stream: O", after=bytes(4)),
     "slow, byte by byte": says(b"", forever=b"s", every=0.1),
-    "OK before the message": hasty(b"stream: OK\0"),
+    "OK before the message": Hasty(b"stream: OK\0"),
 }
 CHUNKS_END = b"0\r\n\r\n"
 RSPAMD: dict[str, Behaviour | None] = {
@@ -139,7 +139,7 @@ RSPAMD: dict[str, Behaviour | None] = {
     "JSON without a bottom": says(
         HTTP_OK + b'Content-Length: 90005\r\n\r\n{"x":' + b"[" * 90_000, after=CHUNKS_END
     ),
-    "a result before the message": hasty(HTTP_OK + b'Content-Length: 22\r\n\r\n{"action":"no action"}'),
+    "a result before the message": Hasty(HTTP_OK + b'Content-Length: 22\r\n\r\n{"action":"no action"}'),
 }
 LDAP: dict[str, Behaviour | None] = {
     "refused": None,
@@ -325,14 +325,14 @@ async def test_a_scanner_in_trouble(make_edge: MakeEdge, stack: AsyncExitStack, 
     stack.push_async_callback(real.close)
     edges: list[Edge] = []
     waits: list[Callable[[], Awaitable[None]] | None] = []
-    for name, behaviour in faults.items():
+    for behaviour in faults.values():
         port = await liars.start(behaviour)
         where = ScannerAddress(kind, f"{scheme}://127.0.0.1:{port}")
         for on_error in (OnError.TEMPFAIL, OnError.ACCEPT):
             policy = ContentPolicy(scanners=(ScannerPolicy(where, LIMIT, on_error),))
             edges.append(await make_edge(scanners=real, content=policy))
             # A message that ends before that answer is read would be a whole one.
-            waits.append(partial(liars.served, port, 2) if "before the message" in name else None)
+            waits.append(partial(liars.served, port, 2) if isinstance(behaviour, Hasty) else None)
     other = await make_edge(scanners=real)
 
     async def send(edge: Edge, before_dot: Callable[[], Awaitable[None]] | None = None) -> str:

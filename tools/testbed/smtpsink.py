@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from testbed import ports
+from testbed.accepting import accept_no_more
 from testbed.network import HERE, Place
 from testbed.running import Running
 from testbed.smtp_conversation import Conversation, Rule, Session, Transaction
@@ -185,8 +186,7 @@ class SmtpSink(Running):
             return
         begun(None)
         await self._stopping.wait()
-        # Not closed yet: a server that is closed cannot begin what it has accepted, and leaves it open.
-        self._loop.remove_reader(listener)
+        await accept_no_more(server.sockets)
         await self._end_all(conversations)
         server.close()
 
