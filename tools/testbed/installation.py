@@ -67,6 +67,12 @@ class Member(Server):
         samples = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, _, value in samples}
 
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """The fields of every line that this process has logged so far for an event, if it logs JSON."""
+        lines = self.log.read_bytes().rpartition(b"\n")[0].splitlines()
+        found = (json.loads(line) for line in lines if event.encode() in line and line.startswith(b"{"))
+        return [line for line in found if line.get("event") == event]
+
 
 def _with_ports(settings: Mapping[str, Any], member: Member) -> dict[str, Any]:
     document = copy.deepcopy(dict(settings))
