@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,11 +12,14 @@ import uvloop
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.admin import ApiVersionResponse_v0
 from aiokafka.protocol.metadata import MetadataRequest
 
 import gatepost.backends.log_kafka  # noqa: F401  (as every user of the library here does)
 
 LIMIT = 5.0
+# A broker's answer to the first question of every connection: it knows metadata requests of version 0 to 5.
+VERSIONS = ApiVersionResponse_v0(error_code=0, api_versions=[(MetadataRequest([]).API_KEY, 0, 5)])
 
 
 def test_a_write_to_a_closed_connection_is_an_error_of_kafka() -> None:
@@ -77,6 +81,38 @@ def test_a_connection_that_ended_is_closed_before_another_takes_its_place() -> N
                 await answer
 
     _run(ask_for_one_after_the_end())
+
+
+def test_a_bootstrap_that_is_cancelled_leaves_no_connection_open() -> None:
+    """Fails without closing the one on which aiokafka had asked for the metadata: nobody else knows it."""
+
+    async def give_up_while_metadata_is_asked_for() -> None:
+        asked, gone = asyncio.Event(), asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            request = await reader.readexactly(int.from_bytes(await reader.readexactly(4)))
+            answer = request[4:8] + VERSIONS.encode()
+            writer.write(len(answer).to_bytes(4) + answer)
+            await reader.readexactly(4)
+            asked.set()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LIMIT / 2):
+                    await reader.read()
+                gone.set()
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            host, port = server.sockets[0].getsockname()
+            client = AIOKafkaClient(bootstrap_servers=f"{host}:{port}")
+            starting = asyncio.create_task(client.bootstrap())
+            await asked.wait()
+            starting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+            await gone.wait()
+            await client.close()
+
+    _run(give_up_while_metadata_is_asked_for())
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
     InvalidTopicError,
     KafkaError,
@@ -335,18 +336,30 @@ def never_known(reason: str, loop: asyncio.AbstractEventLoop) -> LogUnknown:
 
 async def _stop(producer: AIOKafkaProducer, limit: float) -> None:
     """Stop a producer after at most `limit` seconds of waiting for what is in flight: stop() alone may hang."""
-    sender, client = producer._sender, producer.client
-    with suppress(TimeoutError, KafkaError, OSError):
-        async with asyncio.timeout(limit):
-            await producer.stop()
+    try:
+        with suppress(TimeoutError, KafkaError, OSError):
+            async with asyncio.timeout(limit):
+                await producer.stop()
+    finally:
+        await _drop(producer)
+
+
+async def _drop(producer: AIOKafkaProducer) -> None:
+    """End what stop() has left."""
     producer._closed = True
-    with suppress(TimeoutError, KafkaError, OSError):
-        async with asyncio.timeout(1):
-            await client.close()
+    sender, client = producer._sender, producer.client
+    await _close(client)
     if client._md_update_fut is not None and not client._md_update_fut.done():
         # Batches that were about to be sent again wait for this, and nobody is left to set it.
         client._md_update_fut.cancel()
     if sender.sender_task is not None and not sender.sender_task.done():
         sender.sender_task.cancel()
         await asyncio.wait([sender.sender_task], timeout=1)
+        await _close(client)  # a request that was to be sent again may have made a connection for it
     producer._message_accumulator.fail_all(ProducerClosed())
+
+
+async def _close(client: AIOKafkaClient) -> None:
+    with suppress(TimeoutError, KafkaError, OSError):
+        async with asyncio.timeout(1):
+            await client.close()
