@@ -18,10 +18,17 @@ _CPU_TARGETS: Final = {
     ("accept", 50): 0.25,
     ("deliver", 1): 0.5,
     ("deliver", 50): 0.3,
+    ("routing", 1): 0.5,
+    ("routing", 50): 0.3,
     ("standalone", 1): 0.3,
     ("standalone", 50): 0.3,
 }
-_RATE_TARGETS: Final = {("deliver", 1): 2.0, ("deliver", 50): 3.0}
+_RATE_TARGETS: Final = {
+    ("deliver", 1): 2.0,
+    ("deliver", 50): 3.0,
+    ("routing", 1): 2.0,
+    ("routing", 50): 3.0,
+}
 
 
 class Against(msgspec.Struct, frozen=True):

@@ -108,6 +108,9 @@ class Bench:
             )
             systems: list[System] = [
                 own,
+                stack.enter_context(
+                    gatepost_on_kafka(self.folder, "routing", self.kafka, self.traces, deliver=True, routes=True)
+                ),
                 stack.enter_context(gatepost_standalone(self.folder, self.traces)),
                 stack.enter_context(postfix(self.folder / "postfix")),
                 *(stack.enter_context(OTHERS[name](self.folder / name)) for name in self.others),

@@ -179,10 +179,12 @@ def gatepost_on_kafka(
     *,
     deliver: bool,
     flush: bool = False,
+    routes: bool = False,
     manifests: str = MANIFESTS,
     more: Mapping[str, Any] | None = None,
 ) -> Iterator[GatepostOnKafka]:
-    """`more` are settings. With `flush` the broker syncs every record before it acknowledges (flush.messages=1)."""
+    """`more` are settings. With `flush` the broker syncs every record before it acknowledges (flush.messages=1);
+    with `routes` the store's process routes, and there is no router."""
     log = {
         "kafka": {
             "bootstrapServers": kafka.bootstrap.split(","),
@@ -192,11 +194,14 @@ def gatepost_on_kafka(
         "topicPrefix": f"{name}.",
         "partitions": PARTITIONS,
     }
-    with Installation(folder / name, {**_settings(traces), "log": log, **(more or {})}, manifests) as installation:
+    settings = {**_settings(traces), "log": log, **(more or {})}
+    settings["stores"]["one"]["maildir"]["routes"] = routes
+    with Installation(folder / name, settings, manifests) as installation:
         installation.publish()
-        for service in ("edge", "router") if deliver else ("edge",):
-            installation.add(service, service)
+        installation.add("edge", "edge")
         if deliver:
+            if not routes:
+                installation.add("router", "router")
             installation.add("mailbox", "mailbox", "--store", "one")
         installation.start()
         if flush:

@@ -157,6 +157,18 @@ def test_files_that_the_settings_name_are_mounted(helm: Any, settings_of: Callab
     assert not [path for path in mounted(relay) if "directories" in path or "/tls/" in path]
 
 
+def test_a_store_that_routes_is_told_of_the_directories_and_no_other_store_is(helm: Any) -> None:
+    objects = helm.render("everything")
+    seen = {}
+    for store in ("local", "kept", "imap"):
+        spec = find(objects, "StatefulSet", f"mail-gatepost-mailbox-{store}")["spec"]["template"]["spec"]
+        mounts = {mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+        (settings,) = [one["configMap"]["items"][0]["key"] for one in spec["volumes"] if one["name"] == "settings"]
+        seen[store] = (settings, "/etc/gatepost/directories/corp/password" in mounts)
+    plain = ("delivery.yaml", False)
+    assert seen == {"local": ("gatepost.yaml", True), "kept": plain, "imap": plain}
+
+
 def test_replicas_are_left_alone_unless_a_number_is_given(helm: Any) -> None:
     least, everything = helm.render("least"), helm.render("everything")
     for component in ("edge", "router", "relay"):
@@ -341,7 +353,7 @@ def test_network_policies_leave_the_listeners_open_and_little_else(helm: Any) ->
     }
     assert to["edge"] == to["router"] == {53, 9093, 4318, 636, 1389}
     assert to["relay"] == {53, 9093, 4318, 25, 465, 587, 2500}
-    assert to["mailbox"] == {53, 9093, 4318, 2424}
+    assert to["mailbox"] == {53, 9093, 4318, 2424, 636, 1389}  # the last two since a store routes
     assert to["operator"] == {53, 9093, 4318, 443, 6443}
 
 

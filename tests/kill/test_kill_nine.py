@@ -64,6 +64,7 @@ RETRYING = Step("retry.1m", frozenset({"relay", "mailbox.lmtp"}))
 EVERYTHING = (ROUTING, SENDING, STORING, RETRYING)
 STEPS: Mapping[str, Sequence[Step]] = {
     "router": (ROUTING,),
+    "mailbox-local": (ROUTING,),
     "mailbox-lmtp": (STORING,),
     "relay": (SENDING, RETRYING),
     "kafka": EVERYTHING,
@@ -122,7 +123,11 @@ def settings(bootstrap: str, dns: int, smtp: int, lmtp: int) -> dict[str, Any]:
         "hostname": "mx.stored.test",
         "log": {"kafka": {"bootstrapServers": bootstrap.split(",")}, "partitions": 4},
         "listeners": [{"name": "mx", "role": "mx", "address": "127.0.0.1:0"}],
-        "stores": {"local": {"maildir": {"path": "mail"}}, "lmtp": {"lmtp": {"address": f"127.0.0.1:{lmtp}"}}},
+        # The store's process takes part in routing: both ways into it are tried, by a record and without one.
+        "stores": {
+            "local": {"maildir": {"path": "mail", "routes": True}},
+            "lmtp": {"lmtp": {"address": f"127.0.0.1:{lmtp}"}},
+        },
         "dns": {"servers": [f"127.0.0.1:{dns}"], "timeout": "2s"},
         "relay": {"smtpPort": smtp, "connectTimeout": "5s", "connectionsPerSite": 20},
         "telemetry": {"logLevel": "warning", "logFormat": "json"},

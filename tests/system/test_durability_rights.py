@@ -19,6 +19,7 @@ from testbed.dns import FakeDns
 from testbed.installation import GATEPOST, Installation
 from testbed.kafka import Kafka, Operation, Resource
 from testbed.smtpsink import SmtpSink
+from testbed.witness import KafkaWitness
 from testbed.world import wait_for
 
 pytestmark = pytest.mark.servers
@@ -41,7 +42,9 @@ TAKEN_AWAY = {
     "mailbox1": ("mailbox", "WRITE on topic mail.quarantine"),
     "relay1": ("relay", "READ on group mail.retry.1m"),
 }
-USERS = {name: f"{name}-secret" for name in (*SERVICES, *TAKEN_AWAY, "late")}
+# A store's process that routes; the second one lacks a right of a router's.
+ROUTING, ROUTING_LACKS = "routing", "READ on topic mail.accepted"
+USERS = {name: f"{name}-secret" for name in (*SERVICES, *TAKEN_AWAY, ROUTING, f"{ROUTING}1", "late")}
 
 MANIFESTS = """
 apiVersion: gatepost.dev/v1alpha1
@@ -103,6 +106,9 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
             grant(broker, service, rights_in_the_docs(service))
         for user, (service, lacking) in TAKEN_AWAY.items():
             grant(broker, user, {right for right in rights_in_the_docs(service) if str(right) != lacking})
+        both = rights_in_the_docs("mailbox") | rights_in_the_docs("router")
+        grant(broker, ROUTING, both)
+        grant(broker, f"{ROUTING}1", {right for right in both if str(right) != ROUTING_LACKS})
         yield broker
 
 
@@ -187,6 +193,64 @@ def test_a_missing_right_is_named_at_the_start(
     )
     assert done.returncode == 2, done.stderr
     assert f"the {service}'s principal lacks {lacking} (docs/operations.md" in done.stderr
+
+
+def routing_store(made: Installation, kafka: Kafka, folder: Path, user: str) -> dict[str, Any]:
+    """Settings of a mailbox process that routes, with this user."""
+    stores = {"local": {"maildir": {"path": "mail", "routes": True}}}
+    return {"stores": stores, "log": secured(made.settings["log"], kafka, user, folder)}
+
+
+def test_a_store_that_routes_needs_no_router_and_no_record_for_its_mail(
+    installation: tuple[Installation, SmtpSink], kafka: Kafka, tmp_path: Path
+) -> None:
+    """Its own mail goes into the Maildir at once, other mail goes on; with both services' rights, and no others.
+
+    Fails without the router in it, with a router that knows no near store, or where it uses other rights.
+    """
+    made, sink = installation
+    small, large = b"Subject: small\r\n\r\nx\r\n", b"Subject: large\r\n\r\n" + b"0123456789abcdef\r\n" * 10_000
+    (tmp_path / "secrets").mkdir()
+    with (
+        KafkaWitness(kafka.bootstrap, {TOPICS.mailbox("local"): TOPICS.group("mailbox.local")}) as witness,
+        Installation(tmp_path / "gatepost", made.settings, MANIFESTS) as own,
+    ):
+        for service in ("edge", "relay"):
+            own.add(service, service, log=secured(made.settings["log"], kafka, service, tmp_path / "secrets"))
+        changed = routing_store(made, kafka, tmp_path / "secrets", ROUTING)
+        store = own.add("mailbox", "routing", "--store", "local", **changed)
+        own.start()
+        before = sum(witness.ends().values())
+        with smtplib.SMTP("127.0.0.1", own.members["edge"].mx, timeout=60) as client:
+            client.sendmail("s@elsewhere.test", ["ann@a.test", "cora@b.test"], small)
+            wait_for(lambda: [t for t in sink.transactions if "cora@b.test" in t.addresses], bool)
+            folder = store.state / "mail/ann@a.test/new"
+            (first,) = wait_for(lambda: list(folder.glob("*")), bool)
+            assert first.read_bytes().endswith(small)
+            assert sum(witness.ends().values()) == before
+            # A body by reference is left to the mailbox service, by a record.
+            client.sendmail("s@elsewhere.test", ["ann@a.test"], large)
+        both = wait_for(lambda: list(folder.glob("*")), lambda found: len(found) == 2)
+        assert sorted(path.stat().st_size > len(large) for path in both) == [False, True]
+        assert sum(witness.ends().values()) == before + 1
+        assert "AuthorizationFailed" not in "".join(member.log_tail() for member in own.members.values())
+
+
+def test_a_store_that_routes_names_the_routers_right_that_is_missing(
+    installation: tuple[Installation, SmtpSink], kafka: Kafka, tmp_path: Path
+) -> None:
+    made, _ = installation
+    changed = routing_store(made, kafka, tmp_path, f"{ROUTING}1")
+    member = made.add("mailbox", f"{ROUTING}1", **changed)
+    done = subprocess.run(
+        [GATEPOST, "mailbox", "--config", member.config, "--state", tmp_path / "state"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"the mailbox's principal lacks {ROUTING_LACKS} (docs/operations.md" in done.stderr
 
 
 async def test_a_right_that_is_taken_away_later_is_said_with_the_topic(kafka: Kafka, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ from gatepost.work.quarantine import Quarantine
 from gatepost.work.trimming import Trimmer
 
 LOG_RETRY_S: Final = 2.0
+PASSWORDLESS: Final = ("router", "mailbox")  # who look people up, but check no passwords
 
 _log = structlog.get_logger()
 
@@ -126,6 +127,12 @@ class Assembly:
         assert log.sqlite is not None
         return SqliteLog(self.state / log.sqlite.file)
 
+    @property
+    def mailbox_routes(self) -> bool:
+        """Whether this is a mailbox process whose store says that it routes as well."""
+        store = self.settings.stores.get(self.store_name) if self.service == "mailbox" else None
+        return store is not None and store.maildir is not None and store.maildir.routes
+
     def topic_specs(self) -> Sequence[TopicSpec]:
         return self.topics.specs(tuple(self.settings.stores), self.settings.log.partitions)
 
@@ -154,8 +161,10 @@ class Assembly:
         from gatepost.backends.log_kafka import KafkaLog
 
         assert isinstance(self.log, KafkaLog)
-        needed = rights_of(self.service, self.topics, tuple(self.settings.stores), self.store_name)
-        missing = await self.log.missing_rights(needed)
+        services = (self.service, "router") if self.mailbox_routes else (self.service,)
+        stores = tuple(self.settings.stores)
+        needed = {right for name in services for right in rights_of(name, self.topics, stores, self.store_name)}
+        missing = await self.log.missing_rights(sorted(needed))
         if missing:
             raise LogMisconfigured(
                 f"the {self.service}'s principal lacks {', '.join(map(str, missing))} "
@@ -174,7 +183,7 @@ class Assembly:
             self.directories[name] = made
 
     def _directory(self, directory: DirectorySettings) -> Directory:
-        if directory.password_program is not None and self.service != "router":  # which checks no passwords
+        if directory.password_program is not None and self.service not in PASSWORDLESS:
             from gatepost.backends.password_program import ProgramDirectory
 
             inner = self._directory(msgspec.structs.replace(directory, password_program=None))

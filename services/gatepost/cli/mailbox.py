@@ -1,11 +1,12 @@
-"""`gatepost mailbox`: one mailbox store in a pod."""
+"""`gatepost mailbox`: one mailbox store in a pod, which may take part in routing."""
 
 from __future__ import annotations
 
 import argparse
 
 from gatepost.cli.assembly import Assembly
-from gatepost.cli.service import Running, add_service_arguments, run_service
+from gatepost.cli.router import routing
+from gatepost.cli.service import Running, add_service_arguments, also, run_service
 from gatepost.core.manifest.read import ManifestError
 from gatepost.work.backlog import Queue
 
@@ -23,14 +24,18 @@ def run(options: argparse.Namespace) -> int:
         if name not in parts.settings.stores:
             raise ManifestError(str(options.config), "store", f"{name!r} is none of stores")
         service = await parts.mailbox(name)
-        trimmer = parts.trimmer((parts.topics.mailbox(name), parts.topics.group(f"mailbox.{name}")))
-        return Running(
+        queue = Queue(parts.topics.mailbox(name), parts.topics.group(f"mailbox.{name}"))
+        trimmer = parts.trimmer((queue.topic, queue.group))
+        running = Running(
             work=[service.run, trimmer.run],
             stopping=[service.stop, trimmer.stop],
             on_configuration=service.on_configuration,
             ready={"log gap": service.gap},
-            queues=[Queue(parts.topics.mailbox(name), parts.topics.group(f"mailbox.{name}"))],
+            queues=[queue],
         )
+        if parts.mailbox_routes:
+            running = also(running, "router", await routing(parts, near=True))
+        return running
 
     return run_service(options, "mailbox", build)
 

@@ -47,6 +47,22 @@ class Running(msgspec.Struct):
 Build = Callable[[Assembly], Awaitable[Running]]
 
 
+def also(running: Running, what: str, more: Running) -> Running:
+    """A service with another one in its process, of which neither listens; the other one is called `what`."""
+
+    def configure(tables: Tables) -> None:
+        running.on_configuration(tables)
+        more.on_configuration(tables)
+
+    return Running(
+        work=[*running.work, *more.work],
+        stopping=[*more.stopping, *running.stopping],
+        on_configuration=configure,
+        ready={**running.ready, **{f"{name} ({what})": check for name, check in more.ready.items()}},
+        queues=[*running.queues, *more.queues],
+    )
+
+
 def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="gatepost.yaml")
     parser.add_argument("--state", type=Path, metavar="DIR", help="where the process keeps files of its own")

@@ -209,6 +209,10 @@ class MaildirSettings(_Settings, frozen=True):
     """Relative to the state directory. Each mailbox is a Maildir below it, by its name."""
     ledger_keep: Duration = "48h"
     """How long delivered ids are remembered; must be longer than records can be read again."""
+    routes: bool = False
+    """Whether `gatepost mailbox` for this store routes too, beside the routers or in their place: what it routes
+    for this store goes straight into it, without a record in between. It then needs a router's rights and
+    directories. `gatepost run` always does so."""
 
 
 class LmtpSettings(_Settings, frozen=True):
