@@ -415,17 +415,23 @@ def test_the_api_server_takes_every_object_of_the_chart(release: Any) -> None:
     assert "horizontalpodautoscaler.autoscaling/another-gatepost-edge" in taken
 
 
-def test_an_upgrade_with_a_changed_setting_rolls_the_pods(release: Any) -> None:
+def test_an_upgrade_with_changed_settings_rolls_the_pods(release: Any) -> None:
+    """From then on the store's pod routes as well, with the directories that it had not before."""
     old = {component: set(release.pods(component)) for component in ("edge", "router", "relay", "mailbox")}
     uids = {pod: release.get("pod", pod)["metadata"]["uid"] for pods in old.values() for pod in pods}
-    release.upgrade("--set", "settings.limits.sessions=777")
+    release.upgrade("--set", "settings.limits.sessions=777", "--set", "stores.local.maildir.routes=true")
     for component, before in old.items():
         now = {release.get("pod", pod)["metadata"]["uid"] for pod in release.pods(component)}
         assert not now & {uids[pod] for pod in before}, f"{component} still runs the old settings"
     assert "sessions: 777" in release.kubectl("get", "configmap", "mail-gatepost", "-o", "yaml")
+    # Without a key a message is routed by whoever has the partition that it came into.
+    routers = [f"pod/{pod}" for pod in release.pods("router")]
+    release.kubectl("scale", "deployment/mail-gatepost-router", "--replicas=0")
+    release.kubectl("wait", "--for=delete", *routers, f"--timeout={ROLLOUT_SECONDS}s")
     subject = mark()
     send(release, message(subject))
     assert any(subject.encode() in one for one in mailbox(release, "alice", [subject]))
+    assert release.metric("mail-gatepost-mailbox-local-0", "gatepost_router_copies_total") >= 1
 
 
 def test_a_renewed_account_is_known_without_a_restart(release: Any) -> None:
