@@ -40,8 +40,7 @@ Document = dict[str, Any]
 @pytest.fixture(scope="session")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     with ApiServer(tmp_path_factory.mktemp("api")) as server:
-        server.kubectl("apply", "--server-side", "-f", REPOSITORY / "crds")
-        server.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+        server.establish(REPOSITORY / "crds")
         yield server
 
 

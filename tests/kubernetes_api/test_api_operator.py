@@ -316,8 +316,7 @@ async def _without_mail_domains(release: Any, operator: Any, eventually: Any) ->
         await eventually(has_ended, "it ends", release)
         yield
     finally:
-        await release.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
-        await release.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+        await asyncio.to_thread(release.api.establish, REPOSITORY / "crds")
 
 
 async def test_hundreds_of_domains_are_programmed(release: Any, mail_domain: Make, eventually: Any) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import ssl
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,18 @@ class ApiServer(Running):
         """`kubectl get ... -o json`, parsed."""
         return json.loads(self.kubectl("get", *words, "-o", "json"))
 
+    def establish(self, definitions: Path) -> None:
+        """Applies a folder of CRDs and returns when the server serves them; raises ServerError.
+
+        `kubectl wait` is no help: it fails at once on a CRD that has no conditions yet.
+        """
+        self.kubectl("apply", "--server-side", "-f", definitions)
+        deadline = time.monotonic() + START_SECONDS
+        while missing := [one["metadata"]["name"] for one in self.get("crd")["items"] if not _established(one)]:
+            if time.monotonic() > deadline:
+                raise ServerError(f"not established after {START_SECONDS:.0f} s: {', '.join(missing)}")
+            time.sleep(0.05)
+
     def run(self, *words: str | Path, stdin: str | None = None, seconds: float = COMMAND_SECONDS) -> str:
         """Runs any command with KUBECONFIG set, in the cluster's network; raises ServerError when it fails."""
         home = self.folder / "home"
@@ -234,6 +247,11 @@ def identity(kubeconfig: Path) -> list[str]:
     """Flags for a program of the control plane: who it is, and whom it asks who its own clients are."""
     names = ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")
     return [f"--{name}={kubeconfig}" for name in names]
+
+
+def _established(definition: Any) -> bool:
+    conditions = definition.get("status", {}).get("conditions") or []
+    return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
 
 def _words(words: Sequence[str | Path]) -> str:

@@ -1,7 +1,7 @@
 {{/*
 gatepost.yaml from values: what the chart knows, with .Values.settings beside it.
-Called with (dict "root" $ "delivery" true|false). Relay pods, and mailbox pods that don't route, get the `delivery` form without
-directories: they look nobody up, and so need none of the directories' secrets.
+Called with (dict "root" $ "delivery" true|false). Relay pods, and mailbox pods that do not route, get the `delivery`
+form without directories: they look nobody up, and so need none of the directories' secrets.
 */}}
 {{- define "gatepost.settings" -}}
 {{- $root := .root -}}
