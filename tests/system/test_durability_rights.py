@@ -16,7 +16,7 @@ from gatepost.core.ports.log import Cleanup, Entry, LogError, LogUnavailable, To
 from gatepost.core.rights import Right, rights_of
 from gatepost.core.topics import RETRY_TIERS, Topics
 from testbed.dns import FakeDns
-from testbed.installation import GATEPOST, Installation
+from testbed.installation import GATEPOST, Installation, Member
 from testbed.kafka import Kafka, Operation, Resource
 from testbed.smtpsink import SmtpSink
 from testbed.witness import KafkaWitness
@@ -176,6 +176,19 @@ def test_the_documented_rights_are_enough_for_the_whole_path(
         member.stop()
 
 
+def refusal_to_start(member: Member, folder: Path) -> str:
+    """What a process says that ends at its start with the exit status for wrong settings."""
+    done = subprocess.run(
+        [GATEPOST, member.service, "--config", member.config, "--state", folder / "state"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    return done.stderr
+
+
 @pytest.mark.parametrize("user", TAKEN_AWAY)
 def test_a_missing_right_is_named_at_the_start(
     installation: tuple[Installation, SmtpSink], kafka: Kafka, tmp_path: Path, user: str
@@ -184,15 +197,7 @@ def test_a_missing_right_is_named_at_the_start(
     made, _ = installation
     service, lacking = TAKEN_AWAY[user]
     member = made.add(service, user, log=secured(made.settings["log"], kafka, user, tmp_path))
-    done = subprocess.run(
-        [GATEPOST, service, "--config", member.config, "--state", tmp_path / "state"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    assert f"the {service}'s principal lacks {lacking} (docs/operations.md" in done.stderr
+    assert f"the {service}'s principal lacks {lacking} (docs/operations.md" in refusal_to_start(member, tmp_path)
 
 
 def routing_store(made: Installation, kafka: Kafka, folder: Path, user: str) -> dict[str, Any]:
@@ -242,15 +247,8 @@ def test_a_store_that_routes_names_the_routers_right_that_is_missing(
     made, _ = installation
     changed = routing_store(made, kafka, tmp_path, f"{ROUTING}1")
     member = made.add("mailbox", f"{ROUTING}1", **changed)
-    done = subprocess.run(
-        [GATEPOST, "mailbox", "--config", member.config, "--state", tmp_path / "state"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    assert f"the mailbox's principal lacks {ROUTING_LACKS} (docs/operations.md" in done.stderr
+    said = refusal_to_start(member, tmp_path)
+    assert f"the mailbox's principal lacks {ROUTING_LACKS} (docs/operations.md" in said
 
 
 async def test_a_right_that_is_taken_away_later_is_said_with_the_topic(kafka: Kafka, tmp_path: Path) -> None:
