@@ -194,8 +194,7 @@ def gatepost_on_kafka(
         "topicPrefix": f"{name}.",
         "partitions": PARTITIONS,
     }
-    settings = {**_settings(traces), "log": log, **(more or {})}
-    settings["stores"]["one"]["maildir"]["routes"] = routes
+    settings = {**_settings(traces, routes=routes), "log": log, **(more or {})}
     with Installation(folder / name, settings, manifests) as installation:
         installation.publish()
         installation.add("edge", "edge")
@@ -218,12 +217,12 @@ def gatepost_standalone(folder: Path, traces: str) -> Iterator[GatepostStandalon
         yield GatepostStandalone(installation)
 
 
-def _settings(traces: str) -> dict[str, Any]:
+def _settings(traces: str, *, routes: bool = False) -> dict[str, Any]:
     return {
         "hostname": "mx.example.test",
         "directories": {"corp": {"ldif": {"file": str(LDIF)}}},
         "listeners": [{"name": "mx", "role": "mx", "address": "127.0.0.1:0"}],
-        "stores": {"one": {"maildir": {"path": "mail-one"}, "mailHosts": ["mx.example.test"]}},
+        "stores": {"one": {"maildir": {"path": "mail-one", "routes": routes}, "mailHosts": ["mx.example.test"]}},
         "telemetry": {"otlpEndpoint": traces, "traceSampling": 0.01, "logFormat": "json"},
     }
 

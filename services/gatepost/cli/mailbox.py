@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
             raise ManifestError(str(options.config), "store", f"{name!r} is none of stores")
         service = await parts.mailbox(name)
         queue = Queue(parts.topics.mailbox(name), parts.topics.group(f"mailbox.{name}"))
-        trimmer = parts.trimmer((queue.topic, queue.group))
+        trimmer = parts.trimmer(queue)
         running = Running(
             work=[service.run, trimmer.run],
             stopping=[service.stop, trimmer.stop],

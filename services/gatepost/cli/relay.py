@@ -6,7 +6,6 @@ import argparse
 
 from gatepost.cli.assembly import Assembly
 from gatepost.cli.service import Running, add_service_arguments, run_service
-from gatepost.core.topics import RETRY_TIERS
 from gatepost.work.backlog import Queue, retry_queues
 
 add_arguments = add_service_arguments
@@ -19,15 +18,13 @@ def run(options: argparse.Namespace) -> int:
 async def _build(parts: Assembly) -> Running:
     relay, retries = await parts.relay()
     topics = parts.topics
-    trimmer = parts.trimmer(
-        (topics.relay, topics.group("relay")),
-        *((topics.retry(tier), topics.group(f"retry.{tier}")) for tier in RETRY_TIERS),
-    )
+    queues = [Queue(topics.relay, topics.group("relay")), *retry_queues(topics)]
+    trimmer = parts.trimmer(*queues)
     return Running(
         work=[relay.run, retries.run, trimmer.run],
         stopping=[relay.stop, retries.stop, trimmer.stop],
         on_configuration=relay.on_configuration,
         ready={"log gap": relay.gap, "log gap (retry)": retries.gap},
-        queues=[Queue(topics.relay, topics.group("relay")), *retry_queues(topics)],
+        queues=queues,
         names=True,
     )

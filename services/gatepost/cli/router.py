@@ -19,7 +19,7 @@ async def routing(parts: Assembly, *, near: bool = False) -> Running:
     """The router as part of a process; with `near` it puts mail into the stores of that process itself."""
     router = await parts.router(near=near)
     queue = Queue(parts.topics.accepted, parts.topics.group("router"))
-    trimmer = parts.trimmer((queue.topic, queue.group))
+    trimmer = parts.trimmer(queue)
     bodies = parts.content_trimmer(lambda: router.leads)
     return Running(
         work=[router.run, trimmer.run, bodies.run],

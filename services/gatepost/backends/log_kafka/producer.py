@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
     InvalidTopicError,
     KafkaError,
@@ -32,6 +31,7 @@ from aiokafka.structs import RecordMetadata, TopicPartition
 
 from gatepost.backends.log_kafka.connection import START_SECONDS, client_options
 from gatepost.backends.log_kafka.health import Health
+from gatepost.backends.log_kafka.stopping import close_client
 from gatepost.backends.partitioning import partition_of
 from gatepost.backends.pending import Deadlines, Outcome, Pending, all_of
 from gatepost.core.manifest.settings import KafkaSettings
@@ -348,18 +348,12 @@ async def _drop(producer: AIOKafkaProducer) -> None:
     """End what stop() has left."""
     producer._closed = True
     sender, client = producer._sender, producer.client
-    await _close(client)
+    await close_client(client)
     if client._md_update_fut is not None and not client._md_update_fut.done():
         # Batches that were about to be sent again wait for this, and nobody is left to set it.
         client._md_update_fut.cancel()
     if sender.sender_task is not None and not sender.sender_task.done():
         sender.sender_task.cancel()
         await asyncio.wait([sender.sender_task], timeout=1)
-        await _close(client)  # a request that was to be sent again may have made a connection for it
+        await close_client(client)  # a request that was to be sent again may have made a connection for it
     producer._message_accumulator.fail_all(ProducerClosed())
-
-
-async def _close(client: AIOKafkaClient) -> None:
-    with suppress(TimeoutError, KafkaError, OSError):
-        async with asyncio.timeout(1):
-            await client.close()

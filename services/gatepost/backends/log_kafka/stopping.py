@@ -1,4 +1,4 @@
-"""Ending a consumer of aiokafka's within a limit: its own stop() waits for a broker that may never answer."""
+"""Ending what is aiokafka's within a limit: its own stop() and close() wait for a broker that may never answer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 
@@ -33,8 +34,13 @@ async def _drop(consumer: AIOKafkaConsumer) -> None:
         tasks.update(fetcher._pending_tasks)
     for task in tasks:
         task.cancel()
-    with suppress(TimeoutError, KafkaError, OSError):
-        async with asyncio.timeout(1):
-            await consumer._client.close()
+    await close_client(consumer._client)
     if tasks:
         await asyncio.wait(tasks, timeout=1)
+
+
+async def close_client(client: AIOKafkaClient) -> None:
+    """Close all connections of a client, and wait for that for a second at most. Again is harmless."""
+    with suppress(TimeoutError, KafkaError, OSError):
+        async with asyncio.timeout(1):
+            await client.close()

@@ -12,7 +12,7 @@ from gatepost.core.manifest.actions import Action
 
 MAX_TEXT: Final = 400  # fits a reply line of 512 octets (RFC 5321 4.5.3.1.5) with codes, check and id
 # RFC 3463 2: class "." subject "." detail, in digits of ASCII.
-_ENHANCED: Final = re.compile(r"[45]\.[0-9]{1,3}\.[0-9]{1,3}")
+ENHANCED: Final = r"^[45]\.[0-9]{1,3}\.[0-9]{1,3}$"
 
 
 class Tag(Enum):
@@ -63,5 +63,5 @@ def _check_codes(entry: AccessEntry) -> None:
         raise AccessError("421 would end the session; Defer answers 450 or 451")
     if entry.code and (str(entry.code)[0] != first or not 400 <= entry.code <= 559):
         raise AccessError(f"{entry.action.value} answers {first}xx, not {entry.code}")
-    if entry.enhanced and not (entry.enhanced[0] == first and _ENHANCED.fullmatch(entry.enhanced)):
+    if entry.enhanced and not (entry.enhanced[0] == first and re.fullmatch(ENHANCED, entry.enhanced)):
         raise AccessError(f"{entry.action.value} wants an enhanced code {first}.x.x, not {entry.enhanced!r}")

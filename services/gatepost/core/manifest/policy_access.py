@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from gatepost.core.access.entry import AccessEntry, AccessError, Tag
+from gatepost.core.access.entry import ENHANCED, AccessEntry, AccessError, Tag
 from gatepost.core.manifest.actions import Action, OnError
 from gatepost.core.manifest.object import SpecPart
 from gatepost.core.manifest.quantities import Duration
@@ -45,7 +45,7 @@ class AccessRuleSpec(SpecPart, frozen=True):
     """In place of an action: nothing is done, and no less specific key is looked up."""
     code: Annotated[int, msgspec.Meta(ge=400, le=559)] | None = None
     """Of Reject (550) or Defer (450)."""
-    enhanced: Annotated[str, msgspec.Meta(pattern=r"^[45]\.[0-9]{1,3}\.[0-9]{1,3}$", max_length=9)] | None = None
+    enhanced: Annotated[str, msgspec.Meta(pattern=ENHANCED, max_length=9)] | None = None
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=400)] | None = None
     """What the client reads; printable ASCII."""
 
