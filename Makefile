@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 4
 
-.PHONY: help run test check lint format types contracts fast test-servers test-kill test-node outages fuzz bench crds docs generated lock audit venv clean
+.PHONY: help run test check lint format types contracts fast test-servers test-kill test-node outages fuzz compiled bench crds docs generated lock audit venv clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -71,6 +71,9 @@ generated: $(VENV)/.dev  ## what is written from the types is up to date
 
 fast: $(VENV)/.dev  ## tests without servers; about 75 s
 	@$(PYTEST) -q -n $(WORKERS) -m "not servers and not kill and not node and not proofs"
+
+compiled: $(VENV)/.dev  ## the hot path as machine code, as in the images: prints the folder for PYTHONPATH; 1 min
+	@$(BIN)/python -m compiling
 
 test-servers: $(VENV)/.dev  ## tests on real Kafka, slapd, DNS, Dovecot, Jaeger; about 5 min
 	@$(BIN)/python -m testbed.provision apt:servers kafka jaeger

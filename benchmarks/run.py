@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,8 @@ from systems import (
 )
 from warming import MOST, MOST_QUICK, warm_broker
 
+from compiling.build import compiled
+from compiling.modules import COMPILED
 from testbed.kafka import Kafka
 from testbed.provision.errors import ProvisionError
 
@@ -59,6 +62,8 @@ class Bench:
         self.others = [name for name in OTHERS if name not in options.without and "peers" in options.only]
         self.results = Results(options.quick, self.rounds, load_before=os.getloadavg()[0])
         self.results.versions = versions(["postfix", *self.others])
+        if not options.interpreted:
+            self.results.code = f"{len(COMPILED)} modules compiled by mypyc {metadata.version('mypy')}, "
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gatepost-bench-")))
         self.folder.chmod(0o755)
         self.traces = stack.enter_context(trace_collector())
@@ -235,6 +240,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=0)
     parser.add_argument("--messages", type=int, default=0, help="in one round of one system")
     parser.add_argument("--no-profile", action="store_true")
+    parser.add_argument("--interpreted", action="store_true", help="Gatepost as Python alone, not as in the images")
     parser.add_argument("--output", type=Path, help="folder of RESULTS.md and results.json; of a part: a new one")
     options = parser.parse_args()
     if options.peers:
@@ -252,11 +258,14 @@ def _folder_for(options: argparse.Namespace) -> Path:
         output: Path = options.output
         output.mkdir(parents=True, exist_ok=True)
         return output
-    whole = set(options.only) == set(PARTS) and not (options.quick or options.without)
+    whole = set(options.only) == set(PARTS) and not (options.quick or options.without or options.interpreted)
     return HERE if whole else Path(tempfile.mkdtemp(prefix="gatepost-bench-results-"))
 
 
 def _run(options: argparse.Namespace) -> None:
+    if not options.interpreted:
+        # Every process of Gatepost that is started from here imports what the images run.
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(compiled()), os.environ.get("PYTHONPATH", "")])
     with ExitStack() as stack:
         bench = Bench(options, stack)
         for part in dict.fromkeys("deliver" if part == "peers" else part for part in options.only):

@@ -32,11 +32,18 @@ built() { # wait for a build in the background and show what it said when it fai
 provision() { "$BIN/python" -m testbed.provision "$@"; }
 
 lane 'packages' provision apt:servers apt:node apt:java kafka
-provision jaeger kubernetes kubernetes-clients coredns image >"$WORK/builds.log" 2>&1 &
+{ "$BIN/python" -m compiling && provision jaeger kubernetes kubernetes-clients coredns image; } \
+  >"$WORK/builds.log" 2>&1 &
 builds=$!
 trap 'kill "$builds" 2>/dev/null; rm -rf "$WORK"' EXIT
 
 pytest() { "$BIN/python" -m pytest -q "$@"; }
+
+compiled() { # the same on the machine code that the images run; processes that a test starts inherit it
+  local code
+  code=$("$BIN/python" -m compiling) || return 1
+  GATEPOST_CODE=compiled PYTHONPATH="$code:$PYTHONPATH" pytest "$@"
+}
 
 both_parts_of_kubernetes() { # the API server's tests beside the node's: each mostly waits for the other side
   # Two nodes may not overlap, for each sets the kernel up for itself: the tests of the node's own set-up come second.
@@ -54,8 +61,10 @@ lane 'contracts' make --no-print-directory contracts
 lane 'generated files are fresh' make --no-print-directory generated
 lane 'fast tests' pytest -n 4 -m 'not servers and not kill and not node and not proofs'
 lane 'builds' built "$builds" "$WORK/builds.log"
-lane 'servers' pytest -n 3 --dist loadfile -m 'servers and not kill and not node'
-lane 'kill -9' pytest -m kill
+lane 'fast tests of what is compiled' compiled -n 4 -m 'not servers and not kill and not node and not proofs' \
+  tests/compiling tests/core tests/edge tests/fuzz tests/services tests/telemetry
+lane 'servers' compiled -n 3 --dist loadfile -m 'servers and not kill and not node'
+lane 'kill -9' compiled -m kill
 lane 'Kubernetes' both_parts_of_kubernetes
 lane 'requirements are proven' pytest -m proofs
 

@@ -10,9 +10,12 @@ import pytest
 from gatepost.core.configuration import ClientRule
 from gatepost.core.manifest.settings import LimitSettings, Role
 from gatepost.edge.body import READ_SIZE
+from gatepost.edge.command_table import COMMANDS
 
 if TYPE_CHECKING:
     from conftest import Client, Edge, MakeEdge
+
+    from gatepost.edge.session import Session
 
 
 async def refusal(edge: Edge) -> str:
@@ -307,25 +310,26 @@ async def test_a_message_larger_than_all_memory_still_comes(make_edge: MakeEdge)
     assert envelope.size == 500_002
 
 
-async def test_many_pipelined_commands_do_not_hold_up_others(make_edge: MakeEdge) -> None:
+async def test_many_pipelined_commands_do_not_hold_up_others(
+    make_edge: MakeEdge, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A quarter megabyte of NOOPs is worked off a hundred at a time; others get their turn in between."""
     edge = await make_edge(junk_commands=1_000_000)
     client = await edge.client()
-    (session,) = edge.server.sessions
     loop = asyncio.get_running_loop()
     turns = [0]
-    handle = session.line_received
+    noop = COMMANDS[b"NOOP"]
 
-    def count(line: bytes) -> None:
+    def count(session: Session, argument: bytes) -> None:
         turns[-1] += 1
-        handle(line)
+        noop.function(session, argument)
 
     def turn() -> None:
         turns.append(0)
         if sum(turns) < 40_000:
             loop.call_soon(turn)
 
-    session.line_received = count  # type: ignore[method-assign]
+    monkeypatch.setitem(COMMANDS, b"NOOP", noop._replace(function=count))
     turn()
     client.send(b"NOOP\r\n" * 40_000)
     async with asyncio.timeout(20):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,16 @@ from typing import Any
 
 import pytest
 
-from images.layers import compile_tree, key_of, not_in, tree_layer
+from compiling.modules import COMPILED
+from images.layers import compile_tree, not_in, tree_layer
 from images.service import build_gatepost, build_operator
 from images.version import app_version
+from testbed.provision.cache import key_of
 
 pytestmark = pytest.mark.node
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+IMAGE_SUFFIX = f".cpython-311-{platform.machine()}-linux-gnu.so"  # of Debian 12's Python
 
 
 class Image:
@@ -72,6 +76,8 @@ def test_the_services_image(tmp_path: Path) -> None:
         for file in (REPOSITORY / root).rglob("*.py")
     }
     assert sources == {name for name in entries if name.startswith("/opt/gatepost/app/") and name.endswith(".py")}
+    for module in COMPILED:
+        assert f"/opt/gatepost/app/{module.removesuffix('.py')}{IMAGE_SUFFIX}" in entries
     packages = {name.split("/")[4] for name in entries if name.startswith("/opt/gatepost/lib/")}
     assert {"aiokafka", "uvloop"} <= packages
     assert not {"kopf", "lightkube", "pip", "pytest", "uv"} & packages

@@ -62,6 +62,13 @@ def mark() -> str:
     return f"mark-{uuid.uuid4().hex}"
 
 
+@pytest.mark.parametrize("component", ["edge", "router", "mailbox"])
+def test_the_image_runs_machine_code(release: Any, component: str) -> None:
+    for pod in release.pods(component):
+        lines = [json.loads(line) for line in release.kubectl("logs", pod).splitlines() if line.startswith("{")]
+        assert [line["code"] for line in lines if line.get("event") == "started"] == ["compiled"]
+
+
 def test_a_message_arrives_byte_for_byte(release: Any) -> None:
     """From a client through the Service, an edge, Kafka, a router and the mailbox pod into alice's Maildir."""
     subject = mark()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from images.layers import key_of, tree_layer
+from images.layers import tree_layer
 from testbed.ociimage import file_layer, write_image
 from testbed.provision import apt, command
 from testbed.provision import kafka as provision
-from testbed.provision.cache import built
+from testbed.provision.cache import built, key_of
 
 SUITE: Final = "bookworm"
 PACKAGES: Final = ("openjdk-17-jre-headless", "busybox-static", "libc-bin")

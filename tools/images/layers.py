@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from testbed.provision import command
@@ -81,12 +80,3 @@ def not_in(known: Path, source: Path) -> Callable[[Path], bool]:
         return not twin.is_file() or twin.read_bytes() != file.read_bytes()
 
     return is_new
-
-
-def key_of(parts: Iterable[str | bytes | Path]) -> str:
-    """A short hash of texts and files' contents: what a cached build depends on."""
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.read_bytes() if isinstance(part, Path) else part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "big") + data)
-    return digest.hexdigest()[:16]

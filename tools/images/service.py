@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from images.layers import PYTHON, compile_tree, key_of, not_in, tree_layer
+from compiling.build import compiled
+from images.layers import PYTHON, compile_tree, not_in, tree_layer
 from testbed.ociimage import base_root, file_layer, write_image
 from testbed.provision import command
-from testbed.provision.cache import built
+from testbed.provision.cache import built, key_of
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 REQUIREMENTS: Final = REPOSITORY / "requirements"
@@ -128,12 +129,16 @@ def _system_files(libraries: Path) -> dict[str, Path | bytes]:
 
 
 def _code_layer(out: Path) -> Path:
-    """Our packages and commands. Compiled in a copy: the working tree stays as it is."""
+    """Our packages and commands, the modules of the hot path as machine code. The working tree stays as it is.
+
+    Extension modules of another minor version would be ignored in the image, so they are left out then.
+    """
     copy = out.with_name(f"{out.name}.tree")
+    services = compiled() if sys.version_info[:2] == PYTHON else REPOSITORY / "services"
     try:
-        for root, package in (("services", "gatepost"), ("operator", "gatepost_operator")):
-            target = copy / CODE.lstrip("/") / package
-            shutil.copytree(REPOSITORY / root / package, target, ignore=shutil.ignore_patterns("__pycache__"))
+        for root in (services, REPOSITORY / "operator"):
+            target = copy / CODE.lstrip("/")
+            shutil.copytree(root, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
         compile_tree(copy, "/")
         commands = copy / "usr/local/bin"
         commands.mkdir(parents=True)

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ from gatepost.core.message import date_time
 from gatepost.core.ports.log import LogError
 from gatepost.core.ports.resolver import NoSuchDomain, Resolver, ResolverFailure
 from gatepost.edge.server import EdgeServer
+from gatepost.telemetry import metrics
 from gatepost.work.backlog import Backlog, Queue, look
 
 NAMES_LIMIT_S: Final = 10.0
@@ -48,6 +50,11 @@ def log_in_use(settings: Settings) -> str:
     return f"sqlite {Path(settings.state) / settings.log.sqlite.file}"
 
 
+def form_of_code() -> str:
+    """Whether the modules of the hot path are machine code, as in the images, or Python (docs/adr/0015)."""
+    return "compiled" if str(metrics.__file__).endswith(tuple(EXTENSION_SUFFIXES)) else "interpreted"
+
+
 async def backlogs(parts: Assembly, queues: Sequence[Queue]) -> Sequence[Backlog] | None:
     """Those of the queues in which something waits; None when the log does not tell in time."""
     try:
@@ -65,6 +72,7 @@ def started(parts: Assembly, addresses: Mapping[str, str], waiting: Sequence[Bac
     _log.info(
         "started",
         version=__version__,
+        code=form_of_code(),
         hostname=settings.hostname,
         listening=dict(addresses),
         admin=settings.admin.address,

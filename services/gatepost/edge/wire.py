@@ -300,22 +300,23 @@ class Wire(SMTP):
 
     def _take_line(self) -> bytes | None:
         """The next line (RFC 5321 2.3.8: only CR LF ends one), or None: it is not all here."""
-        buffer, place = self._buffer, self._place
-        end = buffer.find(b"\n" if self.lenient_lines else b"\r\n", place)
-        if end < 0:
-            self._part_of_a_line()
-            return None
-        if self.lenient_lines:
-            self._place = end + 1
-            if end > place and buffer[end - 1] == 0x0D:
-                end -= 1
-        else:
-            self._place = end + 2
-        if self._skipping:
+        while not self.closing:
+            buffer, place = self._buffer, self._place
+            end = buffer.find(b"\n" if self.lenient_lines else b"\r\n", place)
+            if end < 0:
+                self._part_of_a_line()
+                return None
+            if self.lenient_lines:
+                self._place = end + 1
+                if end > place and buffer[end - 1] == 0x0D:
+                    end -= 1
+            else:
+                self._place = end + 2
+            if not self._skipping:
+                return buffer[place:end]
             self._skipping = False
             self.line_too_long()
-            return None if self.closing else self._take_line()
-        return buffer[place:end]
+        return None
 
     def _part_of_a_line(self) -> None:
         rest = len(self._buffer) - self._place

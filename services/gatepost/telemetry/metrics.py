@@ -63,7 +63,22 @@ class Histogram:
         self.sums[values] = self.sums.get(values, 0.0) + value
 
 
-_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SECONDS: Final[tuple[float, ...]] = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+)
 
 # -- edge
 SESSIONS = Counter("gatepost.edge.sessions", "{session}", "SMTP sessions that were opened", ("listener",))

@@ -32,11 +32,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("mmdebstrap", "socat", "iproute2"),
     ),
     "java": ("default-jre-headless", "maven"),
+    # Machine code of the hot path; Debian's own Python has its headers in a package.
+    "compiler": ("gcc", "libc6-dev"),
+    "headers": ("python3-dev",),
 }
 # A package whose program is there already, from wherever, isn't installed a second time.
 PROGRAMS = {
     "default-jre-headless": "java",
     "maven": "mvn",
+    "gcc": "gcc",
     "containerd": "containerd",
     "runc": "runc",
     "openssl": "openssl",

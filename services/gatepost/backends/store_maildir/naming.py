@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from gatepost.core.ids import time_of
 
 # NAME_MAX of Linux's file systems, in bytes.
 MAX_NAME: Final = 255
+_UNSAFE: Final = re.compile(r"[/\x00-\x1f\x7f]")
 
 
 def mailbox_fault(mailbox: str) -> str:
@@ -17,7 +19,7 @@ def mailbox_fault(mailbox: str) -> str:
     """
     if not mailbox or mailbox.startswith("."):
         return "the mailbox name is empty or begins with a dot"
-    if "/" in mailbox or any(ord(character) < 32 or ord(character) == 127 for character in mailbox):
+    if _UNSAFE.search(mailbox) is not None:
         return "the mailbox name has a slash or a control character"
     try:
         size = len(mailbox.encode("utf-8"))

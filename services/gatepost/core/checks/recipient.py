@@ -11,7 +11,7 @@ from gatepost.core.smtp_replies import RECIPIENT_TOO_LARGE
 
 CHECK: Final = "recipient"
 
-UNKNOWN: Final = Reply(550, "5.1.1", "user unknown", CHECK)
+UNKNOWN: Final[Reply] = Reply(550, "5.1.1", "user unknown", CHECK)
 DISABLED: Final = Reply(550, "5.2.1", "mailbox disabled", CHECK)
 OVER_QUOTA: Final = Reply(452, "4.2.2", "mailbox full, please try again later", "quota")
 UNAVAILABLE: Final = Reply(451, "4.4.3", "the recipient cannot be looked up, please try again later", "directory")

@@ -31,9 +31,7 @@ _BDAT = re.compile(rb"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
 
 
 class Chunks(Incoming):
-    """A message that comes by BDAT."""
-
-    reader: ChunkReader
+    """A message that comes by BDAT. `chunk` is its reader, of the chunk that comes."""
 
     def __init__(self, session: Session, transaction: Transaction, reserved: int) -> None:
         policy = transaction.policy
@@ -41,10 +39,11 @@ class Chunks(Incoming):
             transaction.size_limit, policy.header_bytes, normalize=session.normalizes(transaction.table)
         )
         super().__init__(session, transaction, reserved, reader)
+        self.chunk = reader
 
     def ended(self) -> None:
         """A chunk is whole."""
-        session, reader = self.session, self.reader
+        session, reader = self.session, self.chunk
         if reader.complete:
             session.end_of_content()
             return
@@ -112,7 +111,7 @@ def _out_of_place(session: Session) -> Reply | None:
 
 def _expect(session: Session, chunks: Chunks, octets: int, last: bool) -> None:
     session.incoming = chunks
-    chunks.reader.expect(octets, last=last)
+    chunks.chunk.expect(octets, last=last)
     chunks.pace.restart(session.loop.time())
     if octets:
         session.reader = chunks.reader
