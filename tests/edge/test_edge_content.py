@@ -25,7 +25,7 @@ from gatepost.core.leaving import leaving_bytes
 from gatepost.core.manifest.actions import Action
 from gatepost.core.manifest.settings import MaildirSettings
 from gatepost.edge import content_rules
-from gatepost.router.near import NearCopy
+from gatepost.router.copies import NearCopy
 from gatepost.telemetry import metrics
 
 if TYPE_CHECKING:

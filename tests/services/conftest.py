@@ -24,7 +24,8 @@ from gatepost.core.tables import Tables
 from gatepost.core.topics import Topics
 from gatepost.mailbox.service import MailboxDependencies, MailboxService
 from gatepost.relay.service import RelayDependencies, RelayService
-from gatepost.router.service import Router, RouterDependencies
+from gatepost.router.dependencies import RouterDependencies
+from gatepost.router.service import Router
 from gatepost.telemetry.tracing import Tracer
 from gatepost.work.quarantine import Quarantine
 

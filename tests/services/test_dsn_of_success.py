@@ -11,7 +11,7 @@ from gatepost.core.address import parse_address
 from gatepost.core.dsn_wishes import wants_success
 from gatepost.core.envelope import Destination, Recipient, Trust
 from gatepost.core.routing import GoesTo
-from gatepost.router.expansion import Copy
+from gatepost.router.copies import Copy
 from gatepost.router.outputs import Wishes, expansion_entry, mailbox_envelope, relay_entries
 
 

@@ -44,8 +44,9 @@ from gatepost.mailbox.service import MailboxDependencies, MailboxService
 from gatepost.relay.retry_reader import RetryReader
 from gatepost.relay.service import RelayDependencies, RelayService
 from gatepost.relay.targets import NoTarget, find_targets
+from gatepost.router.dependencies import RouterDependencies
 from gatepost.router.near import NearStores
-from gatepost.router.service import Router, RouterDependencies
+from gatepost.router.service import Router
 from gatepost.telemetry import metrics
 from gatepost.telemetry.health import Route
 from gatepost.telemetry.tracing import Tracer

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import msgspec
-
 from gatepost.core.address import Address, parse_address
 from gatepost.core.outbound import by_smart_host, outbound_domain
 from gatepost.core.ports.directory import Directory
@@ -22,28 +20,7 @@ from gatepost.core.routing import (
     route_entry,
 )
 from gatepost.core.tables import Tables
-
-
-class Copy(msgspec.Struct, frozen=True):
-    """A final copy. `original` is the recipient that the client named; `forwarded` when the address changed."""
-
-    original: str
-    goes: GoesTo
-    forwarded: bool
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """A recipient that cannot be delivered: becomes a DSN."""
-
-    original: str
-    address: str
-    goes: GoesNowhere
-
-
-class Expansion(msgspec.Struct, frozen=True):
-    copies: tuple[Copy, ...]
-    problems: tuple[Problem, ...]
-    dropped: int
+from gatepost.router.copies import Copy, Expansion, Problem
 
 
 class Expander:

@@ -11,14 +11,10 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-import msgspec
 import structlog
 
-from gatepost.core.envelope import Envelope
-from gatepost.core.leaving import leaving
-from gatepost.core.memory_body import MemoryBody
-from gatepost.core.ports.store import Delivery, Store, StoreOutcome
-from gatepost.core.trace_lines import delivery_lines
+from gatepost.core.ports.store import Store, StoreOutcome
+from gatepost.router.copies import NearCopy
 
 # A store that is slower than this is left to the mailbox service, so that other mail does not wait behind it ...
 LIMIT_S: Final = 5.0
@@ -26,32 +22,6 @@ LIMIT_S: Final = 5.0
 REST_S: Final = 30.0
 
 _log = structlog.get_logger()
-
-
-class NearCopy(msgspec.Struct, frozen=True, gc=False):
-    """A copy for a store of this process: its own envelope, and the message, which is never one by reference."""
-
-    envelope: Envelope
-    inline: bytes
-    traceparent: bytes | None
-
-    @property
-    def store(self) -> str:
-        assert self.envelope.destination is not None
-        return self.envelope.destination.store
-
-    def delivery(self) -> Delivery:
-        envelope = self.envelope
-        assert envelope.destination is not None
-        return Delivery(
-            id=envelope.id,
-            mailbox=envelope.destination.mailbox,
-            recipient=envelope.recipients[0].address,
-            reverse_path=envelope.reverse_path,
-            prepend=delivery_lines(envelope),
-            body=leaving(MemoryBody(self.inline, envelope.sha256), envelope.strip, envelope.insert),
-            received_ms=envelope.received_ms,
-        )
 
 
 class NearStores:

@@ -17,7 +17,7 @@ from gatepost.core.records import work_entry
 from gatepost.core.reply import Reply
 from gatepost.core.stopped import stopped_notification
 from gatepost.core.topics import Topics
-from gatepost.router.expansion import Copy, Problem
+from gatepost.router.copies import Copy, Problem
 
 MAX_RELAY_RECIPIENTS: Final = 500  # one message for at most 500 recipients behind one site
 MAX_DELIVERED_TO: Final = 320

@@ -8,10 +8,9 @@ goes its own way, so that none waits for another's directory or name server.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-import msgspec
 import structlog
 from opentelemetry.trace import SpanKind
 
@@ -19,18 +18,19 @@ from gatepost.core import event_kinds
 from gatepost.core.dsn_wishes import wants_success
 from gatepost.core.envelope import Destination, Envelope, EnvelopeError
 from gatepost.core.message import header_facts
-from gatepost.core.ports.content import Content, ContentDamaged
-from gatepost.core.ports.directory import Directory, DirectoryUnavailable
-from gatepost.core.ports.events import Event, Events
-from gatepost.core.ports.log import Consumer, Entry, Log, LogError, LogGap, Record
-from gatepost.core.ports.resolver import NoSuchDomain, Resolver, ResolverFailure
+from gatepost.core.ports.content import ContentDamaged
+from gatepost.core.ports.directory import DirectoryUnavailable
+from gatepost.core.ports.events import Event
+from gatepost.core.ports.log import Consumer, Entry, LogError, LogGap, Record
+from gatepost.core.ports.resolver import NoSuchDomain, ResolverFailure
 from gatepost.core.records import Item, read_item
 from gatepost.core.routing import GoesNowhere
 from gatepost.core.sites import site_of_hosts, site_of_mx
 from gatepost.core.tables import Tables
-from gatepost.core.topics import Topics
-from gatepost.router.expansion import Copy, Expander, Expansion, Problem
-from gatepost.router.near import NearCopy, NearStores
+from gatepost.router.copies import Copy, Expansion, NearCopy, Problem
+from gatepost.router.decision import Decision, Routed
+from gatepost.router.dependencies import RouterDependencies
+from gatepost.router.expansion import Expander
 from gatepost.router.outputs import (
     Wishes,
     expansion_entry,
@@ -39,13 +39,13 @@ from gatepost.router.outputs import (
     notification_entry,
     relay_entries,
 )
-from gatepost.router.stopping import Stopped, split
+from gatepost.router.stopping import split
 from gatepost.router.stopping import tell as tell_stopped
 from gatepost.telemetry import metrics
-from gatepost.telemetry.tracing import Span, Tracer, parse_traceparent
+from gatepost.telemetry.tracing import parse_traceparent
 from gatepost.work.at_once import at_once
 from gatepost.work.loop import APPEND_LIMIT_S, WorkLoop
-from gatepost.work.quarantine import Quarantine, lost_reason
+from gatepost.work.quarantine import lost_reason
 from gatepost.work.telling import Teller
 
 BATCH: Final = 100  # records decided in one go: some 5 ms in which an edge in the same process would have to wait
@@ -56,54 +56,6 @@ _log = structlog.get_logger()
 
 SKEW_MS: Final = 150_000  # how much older this process's view of a directory may be than an edge's
 _NO_SUCH_USER: Final = ("5.1.1", "5.2.1")
-
-
-class RouterDependencies(msgspec.Struct, frozen=True):
-    """All that the router touches. `stores` maps the directory's mail hosts to names of stores.
-
-    `near` are stores of this process that need no record in between.
-    """
-
-    log: Log
-    content: Content
-    quarantine: Quarantine
-    directories: Mapping[str, Directory]
-    resolver: Resolver
-    events: Events
-    tracer: Tracer
-    topics: Topics
-    hostname: str
-    stores: Mapping[str, str]
-    now_ms: Callable[[], int]
-    near: NearStores | None = None
-
-
-class Routed(msgspec.Struct):
-    """What was found out about a message, to be told once it is durable; `stored` are copies in near stores."""
-
-    envelope: Envelope
-    expansion: Expansion
-    span: Span
-    stored: list[NearCopy] = []
-
-
-class Decision(msgspec.Struct):
-    """What has to be durable before `record` is finished; `routed` is None where it goes to quarantine.
-
-    `near` copies become entries too where their store does not take them.
-    """
-
-    record: Record
-    entries: list[Entry]
-    routed: Routed | None = None
-    near: list[NearCopy] = []
-    stopped: Stopped | None = None
-
-    def failed(self, error: LogError) -> None:
-        """The entries could not be appended: this was not what became of the record."""
-        if self.routed is not None:
-            self.routed.span.fail(str(error))
-            self.routed.span.end()
 
 
 class Router:
