@@ -57,14 +57,17 @@ class Acceptor:
         transaction: Transaction,
         body: ReceivedBody,
         client: Client,
+        loop: asyncio.AbstractEventLoop,
         *,
         extended: bool,
         eight_bit: bool,
     ) -> str | Reply:
-        """Make the message durable and return its id, or the refusal. Not cancelled when the client goes away."""
+        """Make the message durable and return its id, or the refusal. Not cancelled when the client goes away.
+
+        `loop` is the running one, which to ask for would be a call of the system each time.
+        """
         if not transaction.recipients:
             return body.message_id  # a policy discards it for everybody; each was told at its RCPT
-        loop = asyncio.get_running_loop()
         started = loop.time()
         now_ms = self._deps.now_ms()
         message_id = body.message_id
@@ -73,7 +76,7 @@ class Acceptor:
         span.set("messaging.message.body.size", body.size)
         original: Claim | None = None
         try:
-            original = await self._first_try(transaction, body, client, started)
+            original = await self._first_try(transaction, body, client)
             if original is not None:
                 message_id = original.id
                 span.set("messaging.message.id", message_id)
@@ -93,7 +96,8 @@ class Acceptor:
                     (TRACEPARENT_HEADER, span.context.traceparent),
                 ),
             )
-            await self._append(entry, envelope, original, max(started, body.handed_over))
+            left = max(started, body.handed_over) + self.limit - loop.time()
+            await self._append(entry, envelope, original, max(0.0, left))
         except LogUnavailable as error:
             span.fail("log unavailable")
             _log.warning("not stored", id=message_id, reason=str(error))
@@ -113,22 +117,20 @@ class Acceptor:
         journal.accepted(self._deps, envelope, span.context, loop.time() - started, found)
         return envelope.id
 
-    async def _first_try(
-        self, transaction: Transaction, body: ReceivedBody, client: Client, started: float
-    ) -> Claim | None:
+    async def _first_try(self, transaction: Transaction, body: ReceivedBody, client: Client) -> Claim | None:
         """The append in doubt that this message is the retry of. Raises StateError."""
         if self.in_doubt.empty:
             return None
         sender = "" if transaction.mail.address is None else str(transaction.mail.address)
         recipients = [recipient.address for recipient in transaction.recipients.values()]
         print_ = fingerprint(client.address, client.login, sender, recipients, body.size, body.sha256)
-        return await self.in_doubt.claim(print_, self._left(started))
+        return await self.in_doubt.claim(print_, self.limit)
 
-    async def _append(self, entry: Entry, envelope: Envelope, original: Claim | None, started: float) -> None:
+    async def _append(self, entry: Entry, envelope: Envelope, original: Claim | None, limit: float) -> None:
         """Make the record durable; for a retry whose first try turned out written, it is. Raises LogError."""
         if original is None or not original.written:
             try:
-                await self._deps.log.append(entry, self._left(started))
+                await self._deps.log.append(entry, limit)
             except LogUnknown as error:
                 self._doubt(entry, envelope, original, error)
                 raise
@@ -151,9 +153,6 @@ class Acceptor:
             client.address, client.login, envelope.reverse_path, recipients, envelope.size, envelope.sha256
         )
         self.in_doubt.doubt(envelope.id, print_, error.outcome, original)
-
-    def _left(self, started: float) -> float:
-        return max(0.0, self.limit - (asyncio.get_running_loop().time() - started))
 
     def _envelope(
         self,

@@ -114,6 +114,7 @@ class Incoming:
             self.transaction,
             self.body,
             session.facts(),
+            session.loop,
             extended=session.extended,
             eight_bit=reader.eight_bit,
         )

@@ -161,21 +161,20 @@ class SqliteLog:
     # -- appending
 
     async def append(self, entry: Entry, limit: float) -> Position:
-        append = self._new(entry)
+        writer = self._open_writer()
+        append = Append(writer, self._stream_for(entry), entry)
         self._deadlines.add(append, limit)
-        self._open_writer().append((append,))
+        writer.append((append,))
         return await append.waiter
 
     async def append_many(self, entries: Sequence[Entry], limit: float) -> Sequence[Position]:
         """As the port says; here all are written or none, unless only some expire before they are begun."""
-        appends = [self._new(entry) for entry in entries]
+        writer = self._open_writer()
+        appends = [Append(writer, self._stream_for(entry), entry) for entry in entries]
         for append in appends:
             self._deadlines.add(append, limit)
-        self._open_writer().append(appends)
+        writer.append(appends)
         return await all_of(appends)
-
-    def _new(self, entry: Entry) -> Append:
-        return Append(asyncio.get_running_loop(), self._open_writer(), self._stream_for(entry), entry)
 
     def _stream_for(self, entry: Entry) -> Stream:
         if entry.partition is not None:

@@ -49,8 +49,8 @@ class Append(Pending):
 
     __slots__ = ("_lock", "begun", "dropped", "entry", "offset", "stream")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, writer: Writer, stream: Stream, entry: Entry) -> None:
-        super().__init__(loop)
+    def __init__(self, writer: Writer, stream: Stream, entry: Entry) -> None:
+        super().__init__(writer.loop)
         self._lock = writer.lock
         self.begun = False
         self.dropped = False
@@ -121,7 +121,7 @@ class Writer:
         """`ends`: stream number -> next offset. `on_written` is called in the loop for each batch."""
         self._connection = connection
         self._ends = dict(ends)
-        self._loop = loop
+        self.loop = loop
         self._clock = clock
         self._on_written = on_written
         self._queue: SimpleQueue[Job] = SimpleQueue()
@@ -142,7 +142,7 @@ class Writer:
 
     async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in the writer's thread in a transaction. Raises what it raises."""
-        future: asyncio.Future[T] = self._loop.create_future()
+        future: asyncio.Future[T] = self.loop.create_future()
 
         def done(result: T, error: Exception | None) -> None:
             if future.done():
@@ -286,7 +286,7 @@ class Writer:
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(callback, *arguments)
+            self.loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:
             # The loop is closed: nobody is left to hear of it.
             return

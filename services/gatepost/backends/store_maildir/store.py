@@ -74,17 +74,18 @@ class MaildirStore:
             worker.shutdown(wait=False)
 
     async def deliver(self, deliveries: Sequence[Delivery]) -> Sequence[StoreResult]:
-        futures = [self._hand_over(delivery) for delivery in deliveries]
+        loop = asyncio.get_running_loop()
+        futures = [self._hand_over(delivery, loop) for delivery in deliveries]
         if futures:
             # Not gather: a cancelled caller must not cancel a delivery that somebody else may wait for too.
             await asyncio.wait(set(futures))
         return [future.result() for future in futures]
 
-    def _hand_over(self, delivery: Delivery) -> asyncio.Future[StoreResult]:
+    def _hand_over(self, delivery: Delivery, loop: asyncio.AbstractEventLoop) -> asyncio.Future[StoreResult]:
         running = self._in_flight.get(delivery.id)
         if running is not None:
             return running
-        future: asyncio.Future[StoreResult] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[StoreResult] = loop.create_future()
         if self._worker is None or self._closing:
             future.set_result(_STOPPING)
             return future
