@@ -225,6 +225,8 @@ def test_a_store_that_routes_needs_no_router_and_no_record_for_its_mail(
         changed = routing_store(made, kafka, tmp_path / "secrets", ROUTING)
         store = own.add("mailbox", "routing", "--store", "local", **changed)
         own.start()
+        (started,) = wait_for(lambda: store.told("started"), bool)
+        assert started["services"] == ["mailbox", "router"]
         before = sum(witness.ends().values())
         with smtplib.SMTP("127.0.0.1", own.members["edge"].mx, timeout=60) as client:
             client.sendmail("s@elsewhere.test", ["ann@a.test", "cora@b.test"], small)

@@ -134,6 +134,11 @@ class Assembly:
         store = self.settings.stores.get(self.store_name) if self.service == "mailbox" else None
         return store is not None and store.maildir is not None and store.maildir.routes
 
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The services whose work this process does, with all their rights."""
+        return (self.service, "router") if self.mailbox_routes else (self.service,)
+
     def topic_specs(self) -> Sequence[TopicSpec]:
         return self.topics.specs(tuple(self.settings.stores), self.settings.log.partitions)
 
@@ -162,9 +167,10 @@ class Assembly:
         from gatepost.backends.log_kafka import KafkaLog
 
         assert isinstance(self.log, KafkaLog)
-        services = (self.service, "router") if self.mailbox_routes else (self.service,)
         stores = tuple(self.settings.stores)
-        needed = {right for name in services for right in rights_of(name, self.topics, stores, self.store_name)}
+        needed = {
+            right for name in self.services for right in rights_of(name, self.topics, stores, self.store_name)
+        }
         missing = await self.log.missing_rights(sorted(needed))
         if missing:
             raise LogMisconfigured(

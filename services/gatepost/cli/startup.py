@@ -73,6 +73,7 @@ def started(parts: Assembly, addresses: Mapping[str, str], waiting: Sequence[Bac
         "started",
         version=__version__,
         code=form_of_code(),
+        services=list(parts.services),
         hostname=settings.hostname,
         listening=dict(addresses),
         admin=settings.admin.address,

@@ -41,6 +41,7 @@ class SaslMechanism(Enum):
 
 class KafkaSettings(_Settings, frozen=True):
     bootstrap_servers: tuple[str, ...] = ("127.0.0.1:9092",)
+    """HOST:PORT of some of the brokers; an IPv6 host in brackets. They name the others."""
     replication_factor: Annotated[int, msgspec.Meta(ge=1, le=9)] = 3
     min_insync_replicas: Annotated[int, msgspec.Meta(ge=1, le=9)] = 2
     create_topics: bool = True

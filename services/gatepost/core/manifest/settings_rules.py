@@ -79,6 +79,10 @@ def _check_program(program: PasswordProgram, where: str, field: str) -> None:
 
 def _check_kafka(kafka: KafkaSettings, where: str) -> None:
     tls = kafka.security is KafkaSecurity.TLS
+    if not kafka.bootstrap_servers:
+        raise ManifestError(where, "log.kafka.bootstrapServers", "at least one is needed")
+    for number, server in enumerate(kafka.bootstrap_servers):
+        _check_endpoint(server, where, f"log.kafka.bootstrapServers[{number}]", lowest=1)
     if kafka.min_insync_replicas > kafka.replication_factor:
         raise ManifestError(where, "log.kafka.minInsyncReplicas", "cannot be more than replicationFactor")
     if kafka.username and kafka.username_file:
