@@ -44,7 +44,7 @@ def test_the_start_says_what_runs(gateway: Gateway) -> None:
     (line,) = [line for line in gateway.lines("main.log") if line["event"] == "started"]
     assert line["version"] == __version__
     assert line["code"] == os.environ.get("GATEPOST_CODE", "interpreted")
-    assert line["services"] == ["run"]
+    assert line["services"] == ["standalone"]
     assert line["listening"]["mx"] == f"127.0.0.1:{gateway.mx}"
     assert line["policies"] == {
         "mx": "RelayPolicy default/public-mx",
