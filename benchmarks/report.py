@@ -38,7 +38,7 @@ class Results(msgspec.Struct):
     many: ManyLarge | None = None
     profiles: dict[str, list[Profile]] = {}
     load_before: float = 0.0
-    code: str = ""  # how Gatepost's own code runs, if not as Python
+    code: str = "not compiled"  # how Gatepost's own code runs
     versions: Mapping[str, str] = {}
     deferred: Deferred | None = None
     policy: list[Row] = []
@@ -274,7 +274,7 @@ def _circumstances(results: Results) -> Iterable[str]:
     yield ""
     yield f"* {_hardware()}; {_system()}; load average before the run {results.load_before:.1f}."
     yield (
-        f"* Python {platform.python_version()}{_maker_of_python()}, {results.code}"
+        f"* Python {platform.python_version()}{_maker_of_python()}, {results.code}, "
         + ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("aiokafka", "uvloop", "aiosmtpd"))
         + f"; Kafka {KAFKA_VERSION} on {_first_line('java', '--version')}"
         + "".join(f"; {version}" for version in results.versions.values())

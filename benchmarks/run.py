@@ -63,7 +63,7 @@ class Bench:
         self.results = Results(options.quick, self.rounds, load_before=os.getloadavg()[0])
         self.results.versions = versions(["postfix", *self.others])
         if not options.interpreted:
-            self.results.code = f"{len(COMPILED)} modules compiled by mypyc {metadata.version('mypy')}, "
+            self.results.code = f"{len(COMPILED)} modules compiled by mypyc {metadata.version('mypy')}"
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gatepost-bench-")))
         self.folder.chmod(0o755)
         self.traces = stack.enter_context(trace_collector())

@@ -40,8 +40,7 @@ trap 'kill "$builds" 2>/dev/null; rm -rf "$WORK"' EXIT
 pytest() { "$BIN/python" -m pytest -q "$@"; }
 
 compiled() { # the same on the machine code that the images run; processes that a test starts inherit it
-  local code
-  code=$("$BIN/python" -m compiling) || return 1
+  [ -n "$code" ] || return 1
   GATEPOST_CODE=compiled PYTHONPATH="$code:$PYTHONPATH" pytest "$@"
 }
 
@@ -61,6 +60,7 @@ lane 'contracts' make --no-print-directory contracts
 lane 'generated files are fresh' make --no-print-directory generated
 lane 'fast tests' pytest -n 4 -m 'not servers and not kill and not node and not proofs'
 lane 'builds' built "$builds" "$WORK/builds.log"
+code=$("$BIN/python" -m compiling) # what the builds have made
 lane 'fast tests of what is compiled' compiled -n 4 -m 'not servers and not kill and not node and not proofs' \
   tests/compiling tests/core tests/edge tests/fuzz tests/services tests/telemetry
 lane 'servers' compiled -n 3 --dist loadfile -m 'servers and not kill and not node'

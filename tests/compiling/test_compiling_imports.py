@@ -49,5 +49,4 @@ def test_a_wrong_type_is_an_exception_in_either_form() -> None:
         is_id(None)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         ChunkReader(100, 100).expect("x", last=True)  # type: ignore[arg-type]
-        ChunkReader(100, 100).feed(b"x")
     assert is_id(new_id(1))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from compiling.modules import COMPILED
-from images.layers import compile_tree, not_in, tree_layer
+from images.layers import PYTHON, compile_tree, not_in, tree_layer
 from images.service import build_gatepost, build_operator
 from images.version import app_version
 from testbed.provision.cache import key_of
@@ -21,7 +21,7 @@ from testbed.provision.cache import key_of
 pytestmark = pytest.mark.node
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-IMAGE_SUFFIX = f".cpython-311-{platform.machine()}-linux-gnu.so"  # of Debian 12's Python
+IMAGE_SUFFIX = f".cpython-{''.join(map(str, PYTHON))}-{platform.machine()}-linux-gnu.so"
 
 
 class Image:

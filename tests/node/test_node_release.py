@@ -64,7 +64,9 @@ def mark() -> str:
 
 @pytest.mark.parametrize("component", ["edge", "router", "mailbox"])
 def test_the_image_runs_machine_code(release: Any, component: str) -> None:
-    for pod in release.pods(component):
+    pods = release.pods(component)
+    assert pods
+    for pod in pods:
         lines = [json.loads(line) for line in release.kubectl("logs", pod).splitlines() if line.startswith("{")]
         assert [line["code"] for line in lines if line.get("event") == "started"] == ["compiled"]
 

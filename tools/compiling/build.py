@@ -22,6 +22,8 @@ SERVICES: Final = TOOLS.parent / "services"
 LEVEL: Final = "1"
 BUILD_SECONDS: Final = 900
 KEPT: Final = 6
+# Raised when this folder builds otherwise from the same input.
+FORM: Final = "2"
 
 
 def compiled(services: Path = SERVICES, modules: Sequence[str] = COMPILED) -> Path:
@@ -29,9 +31,6 @@ def compiled(services: Path = SERVICES, modules: Sequence[str] = COMPILED) -> Pa
 
     Raises ProvisionError where a module may not be compiled, or compilation fails.
     """
-    found = faults(services, modules)
-    if found:
-        raise ProvisionError("these modules cannot be compiled:\n" + "\n".join(found))
     folder = built("compiled", _key(services, modules), lambda draft: _build(draft, services, modules))
     _forget_old(folder)
     return folder
@@ -48,13 +47,16 @@ def _forget_old(folder: Path) -> None:
 def _key(services: Path, modules: Sequence[str]) -> str:
     return key_of(
         [
-            *("2", sys.version, str(sysconfig.get_config_var("EXT_SUFFIX")), version("mypy"), LEVEL, *modules),
+            *(FORM, sys.version, str(sysconfig.get_config_var("EXT_SUFFIX")), version("mypy"), LEVEL, *modules),
             *(part for path in sorted(services.rglob("*.py")) for part in (str(path.relative_to(services)), path)),
         ]
     )
 
 
 def _build(draft: Path, services: Path, modules: Sequence[str]) -> None:
+    found = faults(services, modules)
+    if found:
+        raise ProvisionError("these modules cannot be compiled:\n" + "\n".join(found))
     apt.install("compiler")
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
         apt.install("headers")

@@ -134,10 +134,10 @@ def _code_layer(out: Path) -> Path:
     Extension modules of another minor version would be ignored in the image, so they are left out then.
     """
     copy = out.with_name(f"{out.name}.tree")
+    target = copy / CODE.lstrip("/")
     services = compiled() if sys.version_info[:2] == PYTHON else REPOSITORY / "services"
     try:
         for root in (services, REPOSITORY / "operator"):
-            target = copy / CODE.lstrip("/")
             shutil.copytree(root, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
         compile_tree(copy, "/")
         commands = copy / "usr/local/bin"
