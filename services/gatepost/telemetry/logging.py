@@ -24,7 +24,7 @@ from gatepost.telemetry.lines import GatheredLines
 from gatepost.telemetry.rotating_file import RotatingFile
 
 # Client libraries that repeat themselves while their server is away; the log's own state is logged by us.
-_NOISY = ("aiokafka", "kafka", "asyncio", "urllib3", "opentelemetry", "aiohttp.access")
+_NOISY = ("aiokafka", "librdkafka", "asyncio", "urllib3", "opentelemetry", "aiohttp.access")
 _LEVELS: Final = {"warn": "warning", "exception": "error"}
 
 

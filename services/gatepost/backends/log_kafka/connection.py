@@ -41,20 +41,32 @@ def client_options(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
     options: dict[str, Any] = {
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": client_id,
-        "request_timeout_ms": int(seconds(settings.session_timeout) * 1000) + REQUEST_OVER_SESSION_MS,
+        "request_timeout_ms": request_ms(settings),
         "security_protocol": "SSL" if tls else "PLAINTEXT",
     }
     try:
         if tls:
             options["ssl_context"] = _tls(settings)
-        if settings.username or settings.username_file:
+        login = credentials(settings)
+        if login is not None:
             options["security_protocol"] = "SASL_SSL" if tls else "SASL_PLAINTEXT"
             options["sasl_mechanism"] = settings.sasl_mechanism.value
-            options["sasl_plain_username"] = settings.username or _secret(settings.username_file)
-            options["sasl_plain_password"] = _secret(settings.password_file)
+            options["sasl_plain_username"], options["sasl_plain_password"] = login
     except (OSError, ValueError) as error:
         raise LogUnavailable(f"log.kafka: a file of its security settings cannot be used: {error}") from error
     return options
+
+
+def request_ms(settings: KafkaSettings) -> int:
+    """How long a client waits for one answer."""
+    return int(seconds(settings.session_timeout) * 1000) + REQUEST_OVER_SESSION_MS
+
+
+def credentials(settings: KafkaSettings) -> tuple[str, str] | None:
+    """Return name and password for SASL, or None: there is none. Raises OSError, ValueError."""
+    if not settings.username and not settings.username_file:
+        return None
+    return settings.username or _secret(settings.username_file), _secret(settings.password_file)
 
 
 def _tls(settings: KafkaSettings) -> ssl.SSLContext:

@@ -44,9 +44,9 @@ class KafkaLog:
             quieten()
             await self._connection.start()
             health = Health(self._connection)
-            producer = Producer(self._settings, self._client_id, health)
+            producer = Producer(self._settings, self._client_id, self._connection, health)
             try:
-                await producer.start()
+                producer.start()
             except BaseException:
                 await self._connection.close()
                 raise

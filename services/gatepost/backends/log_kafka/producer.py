@@ -2,8 +2,8 @@
 
 docs/adr/0002-kafka-producer-idempotence.md has the reasons. An idempotent producer retries a batch for ever and
 the broker drops what it has already: so an append that ran into its limit is written once when the cluster is
-back, and we learn where. But a batch that the broker refuses leaves a hole in the numbers that it counts with,
-and then refuses everything behind: so after any refusal a new producer takes over.
+back, and we learn where. After an error that is no plain refusal nobody knows what its numbers are worth, so a new
+producer takes over.
 """
 
 from __future__ import annotations
@@ -11,52 +11,39 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
 import structlog
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    InvalidTopicError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    PolicyViolationError,
-    ProducerClosed,
-    RecordListTooLargeError,
-    TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
-)
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.structs import RecordMetadata, TopicPartition
+from aiokafka.errors import KafkaError as AiokafkaError
+from confluent_kafka import KafkaError, KafkaException, Message
 
-from gatepost.backends.log_kafka.connection import START_SECONDS, client_options
+from gatepost.backends.log_kafka.connection import START_SECONDS, Connection
 from gatepost.backends.log_kafka.health import Health
-from gatepost.backends.log_kafka.stopping import close_client
+from gatepost.backends.log_kafka.sending import Sending
 from gatepost.backends.partitioning import partition_of
 from gatepost.backends.pending import Deadlines, Outcome, Pending, all_of
 from gatepost.core.manifest.settings import KafkaSettings
 from gatepost.core.ports.log import Entry, LogError, LogMisconfigured, LogUnavailable, LogUnknown, Position
 
-# A batch of one piece of a body (900 KB and headers) must fit; Kafka's message.max.bytes is 1,048,588.
-MAX_REQUEST: Final = 1_048_576
-# aiokafka's default of 16 KiB allows 1,300 records/s at 200 senders where this allows 22,000.
-MAX_BATCH: Final = 1_048_576
-# A record waits so long for others to share its batch, its request and the broker's work. With 20 clients at once
-# that saves a fifth of the CPU of both sides; one client alone waits less than for any disk.
-LINGER_MS: Final = 3
 # Records without a key stay with one partition for so long: fewer and larger batches.
 STICK_SECONDS: Final = 0.005
 CLOSE_SECONDS: Final = 3.0
-_RESTART_SECONDS: Final = 1.0
+# A producer that is spoilt again so soon is not replaced yet: what spoils it lasts.
+_RENEW_SECONDS: Final = 1.0
 
 # Refusals after which it is certain that nothing of the batch was written.
-_REFUSALS: Final = (
-    InvalidTopicError,
-    MessageSizeTooLargeError,
-    PolicyViolationError,
-    RecordListTooLargeError,
-    TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
+_REFUSALS: Final = frozenset(
+    {
+        KafkaError.INVALID_RECORD,
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._UNKNOWN_TOPIC,
+    }
 )
 
 _log = structlog.get_logger(__name__)
@@ -80,60 +67,47 @@ class _Flight(Pending):
             return
         self._owner.health.doubted(self._topic, self._partition, self._begun)
         super().expire()
-        self._owner.look_after_tasks()
 
-    def landed(self, future: asyncio.Future[RecordMetadata], place: int = 0) -> None:
-        """The producer has come to an end with it, or with its batch, in which it has this place."""
+    def landed(self, error: KafkaError | None, message: Message) -> None:
+        """The producer has come to an end with it."""
         if self.outcome is not None:
-            if self.outcome.future.done():
-                return
             self._owner.health.settled(self._topic, self._partition)
-        if future.cancelled():
-            self.fail(never_known("the append was lost", self._owner.loop))
-            return
-        error = future.exception()
         if error is not None:
-            self.fail(self._owner.failed(error))
+            self.fail(self._owner.failed(error, self._topic))
             return
-        metadata = future.result()
-        if metadata.offset < 0:
-            # The broker knows that it has the batch already, but no longer where.
+        offset = message.offset()
+        if offset is None or offset < 0:
+            # The broker knows that it has the record already, but no longer where.
             self.fail(never_known("the record is written, but not known where", self._owner.loop))
             return
         self._owner.health.succeeded()
-        self.resolve(Position(metadata.partition, metadata.offset + place))
+        self.resolve(Position(self._partition, offset))
 
 
 class Producer:
     """Appends to any topic. `health` decides whether anything is tried at all."""
 
-    def __init__(self, settings: KafkaSettings, client_id: str, health: Health) -> None:
+    def __init__(self, settings: KafkaSettings, client_id: str, connection: Connection, health: Health) -> None:
         self._settings = settings
         self._client_id = client_id
+        self._connection = connection
         self.health = health
         self.loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self.loop)
-        self._producer: AIOKafkaProducer | None = None
-        self._replacing: asyncio.Task[None] | None = None
+        self._sending: Sending | None = None
+        self._renewed = 0.0
         self._retired: set[asyncio.Task[None]] = set()
         self._stuck_to: dict[str, tuple[int, float]] = {}
-        self._aboard: dict[Any, list[tuple[_Flight, int]]] = {}
-        self._closed = False
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Raises LogUnavailable."""
-        self._producer = await self._new()
+        self._sending = Sending(self._settings, self._client_id)
 
     async def close(self) -> None:
         """Wait at most CLOSE_SECONDS for what is in flight, then let go of it."""
-        self._closed = True
-        if self._replacing is not None:
-            self._replacing.cancel()
-            with suppress(asyncio.CancelledError, LogError):
-                await self._replacing
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await _stop(producer, CLOSE_SECONDS)
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            await sending.close(CLOSE_SECONDS)
         for task in list(self._retired):
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -142,7 +116,9 @@ class Producer:
     # -- appending
 
     async def append(self, entry: Entry, limit: float) -> Position:
-        flight = await self._send(entry, limit)
+        flight = self._send(entry)
+        if flight is None:
+            flight = await self._send_later(entry, limit)
         self._deadlines.add(flight, limit)
         return await flight.waiter
 
@@ -151,7 +127,10 @@ class Producer:
         flights: list[_Flight] = []
         try:
             for entry in entries:
-                flights.append(await self._send(entry, max(deadline - self.loop.time(), 0)))
+                flight = self._send(entry)
+                if flight is None:
+                    flight = await self._send_later(entry, max(deadline - self.loop.time(), 0))
+                flights.append(flight)
         except BaseException as error:
             for flight in flights:
                 flight.abandon()
@@ -163,65 +142,46 @@ class Producer:
             self._deadlines.add(flight, max(deadline - self.loop.time(), 0))
         return await all_of(flights)
 
-    async def _send(self, entry: Entry, limit: float) -> _Flight:
-        """Hand an entry to the producer; nothing is written unless this returns. Raises LogUnavailable."""
+    def _send(self, entry: Entry) -> _Flight | None:
+        """Hand an entry to the producer; nothing is written unless this returns. None: its topic is not known yet.
+
+        Raises LogUnavailable.
+        """
         if not self.health.available:
             raise LogUnavailable("kafka does not answer")
-        try:
-            producer = self._producer
-            partition = None if producer is None else self._choose(producer, entry)
-            if producer is None or partition is None:
-                async with asyncio.timeout(limit):
-                    producer = await self._next_producer()
-                    partition = await self._look_up(producer, entry)
-            flight = self._join(producer, entry, partition)
-            if flight is None:
-                async with asyncio.timeout(limit):
-                    late = await producer.send(
-                        entry.topic, entry.value, entry.key, partition, None, list(entry.headers)
-                    )
-                flight = _Flight(self, entry.topic, partition)
-                late.add_done_callback(flight.landed)
-        except TimeoutError:
-            raise LogUnavailable(f"{entry.topic} could not be written to within {limit:g} s") from None
-        except (KafkaError, AssertionError) as error:
-            raise LogUnavailable(f"{entry.topic} cannot be written to: {error!r}") from error
-        return flight
-
-    def _join(self, producer: AIOKafkaProducer, entry: Entry, partition: int) -> _Flight | None:
-        """Add an entry to the batch that its partition's next request takes, as nearly always can be done at once.
-
-        None: aiokafka's send() must see to it, which waits where the batch is full and refuses what is too large.
-        It does the same as this, in a dozen calls and with a future, a callback and a result for each record.
-        """
-        accumulator = producer._message_accumulator
-        if accumulator._closed or accumulator._exception is not None:
-            return None
-        headers = list(entry.headers)
-        if DefaultRecordBatchBuilder.estimate_size_in_bytes(entry.key, entry.value, headers) > MAX_REQUEST:
-            return None
-        place = TopicPartition(entry.topic, partition)
-        waiting = accumulator._batches.get(place)
-        batch = waiting[-1] if waiting else accumulator._append_batch(accumulator.create_builder(), place)
-        added = batch._builder.append(timestamp=None, key=entry.key, value=entry.value, headers=headers)
-        if added is None:
+        sending = self._sending
+        if sending is None:
+            raise LogUnavailable("the log is not connected")
+        partition = self._choose(entry)
+        if partition is None:
             return None
         flight = _Flight(self, entry.topic, partition)
-        aboard = self._aboard.get(batch)
-        if aboard is None:
-            aboard = self._aboard[batch] = []
-            batch.future.add_done_callback(partial(self._land, batch))
-        aboard.append((flight, added.offset))
+        try:
+            sending.send(entry, partition, flight.landed)
+        except KafkaException as error:
+            reason: KafkaError = error.args[0]
+            if reason.fatal() or reason.code() == KafkaError._FATAL:
+                self._renew(_told(reason))
+            raise LogUnavailable(f"{entry.topic} cannot be written to: {_told(reason)}") from error
         return flight
 
-    def _land(self, batch: Any, future: asyncio.Future[RecordMetadata]) -> None:
-        """The producer has come to an end with a batch."""
-        for flight, place in self._aboard.pop(batch):
-            flight.landed(future, place)
+    async def _send_later(self, entry: Entry, limit: float) -> _Flight:
+        """As _send, once the topic is known."""
+        try:
+            async with asyncio.timeout(limit):
+                await self._connection.client._wait_on_metadata(entry.topic)
+        except TimeoutError:
+            raise LogUnavailable(f"{entry.topic} could not be looked up within {limit:g} s") from None
+        except AiokafkaError as error:
+            raise LogUnavailable(f"{entry.topic} cannot be written to: {error!r}") from error
+        flight = self._send(entry)
+        if flight is None:
+            raise LogUnavailable(f"{entry.topic} cannot be written to: it was not found")
+        return flight
 
-    def _choose(self, producer: AIOKafkaProducer, entry: Entry) -> int | None:
+    def _choose(self, entry: Entry) -> int | None:
         """Return the partition, or None while the topic is not known."""
-        known: dict[int, Any] | None = producer._metadata._partitions.get(entry.topic)
+        known: dict[int, Any] | None = self._connection.client.cluster._partitions.get(entry.topic)
         if not known:
             return None
         count = len(known)
@@ -251,79 +211,35 @@ class Producer:
                 return candidate
         raise LogUnavailable(f"no partition of {topic} takes what was sent before")
 
-    async def _look_up(self, producer: AIOKafkaProducer, entry: Entry) -> int:
-        """Wait until the topic is known (the caller has the limit)."""
-        await producer.partitions_for(entry.topic)
-        partition = self._choose(producer, entry)
-        if partition is None:
-            raise LogUnavailable(f"{entry.topic} cannot be written to: it was not found")
-        return partition
-
     # -- replacing
 
-    def failed(self, error: BaseException) -> LogError:
-        """A batch was not written, or so it seems: see to a new producer; return what to raise."""
-        self._renew(repr(error))
-        if isinstance(error, _REFUSALS):
-            return LogUnavailable(f"the broker refused the record: {error!r}")
-        return never_known(f"the append broke: {error!r}", self.loop)
-
-    def look_after_tasks(self) -> None:
-        """Replace a producer that will never send again, since one of its own tasks has ended."""
-        producer = self._producer
-        if producer is None:
-            return
-        tasks = (producer._sender.sender_task, producer.client._sync_task)
-        if any(task is None or task.done() for task in tasks):
-            self._renew("a task of its own has ended")
+    def failed(self, error: KafkaError, topic: str) -> LogError:
+        """A record was not written, or so it seems; return what to raise."""
+        if error.code() in _REFUSALS:
+            return LogUnavailable(f"the broker refused the record for {topic}: {_told(error)}")
+        if error.code() not in (KafkaError._PURGE_INFLIGHT, KafkaError._PURGE_QUEUE):
+            self._renew(_told(error))
+        return never_known(f"the append to {topic} broke: {_told(error)}", self.loop)
 
     def _renew(self, reason: str) -> None:
-        if self._replacing is None and not self._closed:
-            _log.warning("the producer is replaced", reason=reason)
-            self._replacing = asyncio.create_task(self._replace(), name="kafka producer")
-
-    async def _replace(self) -> None:
-        old, self._producer = self._producer, None
-        if old is not None:
-            retiring = asyncio.create_task(_stop(old, START_SECONDS), name="kafka producer stop")
-            self._retired.add(retiring)
-            retiring.add_done_callback(self._retired.discard)
-        while True:
-            try:
-                self._producer = await self._new()
-            except LogUnavailable:
-                await asyncio.sleep(_RESTART_SECONDS)
-            else:
-                self._replacing = None
-                return
-
-    async def _next_producer(self) -> AIOKafkaProducer:
-        """Wait for the producer that is being started (the caller has the limit)."""
-        if self._producer is None and self._replacing is not None:
-            await asyncio.shield(self._replacing)
-        if self._producer is None:
-            raise LogUnavailable("the log is not connected")
-        return self._producer
-
-    async def _new(self) -> AIOKafkaProducer:
-        producer = AIOKafkaProducer(
-            **client_options(self._settings, self._client_id),
-            acks="all",
-            enable_idempotence=True,
-            max_batch_size=MAX_BATCH,
-            max_request_size=MAX_REQUEST,
-            linger_ms=LINGER_MS,
-        )
+        """Have a new producer; the old one gets START_SECONDS to bring in what it still has."""
+        old, now = self._sending, self.loop.time()
+        if old is None or now - self._renewed < _RENEW_SECONDS:
+            return
+        self._renewed = now
+        _log.warning("the producer is replaced", reason=reason)
         try:
-            async with asyncio.timeout(START_SECONDS):
-                await producer.start()
-        except (TimeoutError, KafkaError, OSError) as error:
-            await _stop(producer, 0)
-            raise LogUnavailable(f"no producer could be started: {error!r}") from error
-        except BaseException:
-            await _stop(producer, 0)
-            raise
-        return producer
+            self._sending = Sending(self._settings, self._client_id)
+        except LogUnavailable as error:
+            _log.error("no new producer", reason=str(error))
+            return
+        retiring = self.loop.create_task(old.close(START_SECONDS), name="kafka producer stop")
+        self._retired.add(retiring)
+        retiring.add_done_callback(self._retired.discard)
+
+
+def _told(error: KafkaError) -> str:
+    return f"{error.name()} ({error.str()})"
 
 
 def never_known(reason: str, loop: asyncio.AbstractEventLoop) -> LogUnknown:
@@ -332,28 +248,3 @@ def never_known(reason: str, loop: asyncio.AbstractEventLoop) -> LogUnknown:
     error = LogUnknown(reason, outcome)
     outcome.future.set_exception(LogUnknown(reason, outcome))
     return error
-
-
-async def _stop(producer: AIOKafkaProducer, limit: float) -> None:
-    """Stop a producer after at most `limit` seconds of waiting for what is in flight: stop() alone may hang."""
-    try:
-        with suppress(TimeoutError, KafkaError, OSError):
-            async with asyncio.timeout(limit):
-                await producer.stop()
-    finally:
-        await _drop(producer)
-
-
-async def _drop(producer: AIOKafkaProducer) -> None:
-    """End what stop() has left."""
-    producer._closed = True
-    sender, client = producer._sender, producer.client
-    await close_client(client)
-    if client._md_update_fut is not None and not client._md_update_fut.done():
-        # Batches that were about to be sent again wait for this, and nobody is left to set it.
-        client._md_update_fut.cancel()
-    if sender.sender_task is not None and not sender.sender_task.done():
-        sender.sender_task.cancel()
-        await asyncio.wait([sender.sender_task], timeout=1)
-        await close_client(client)  # a request that was to be sent again may have made a connection for it
-    producer._message_accumulator.fail_all(ProducerClosed())

@@ -1,0 +1,137 @@
+"""librdkafka's producer on an event loop: records go to its threads, and what became of them is called back here.
+
+Its Python package hands reports over only when it is asked, and has no way to say that there are some. So a timer
+asks: soon after a record was handed over, then every millisecond while reports come, less often while none do (an
+outage), and once a second otherwise, for its log lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import Producer as Librdkafka
+
+from gatepost.backends.log_kafka.connection import credentials, request_ms
+from gatepost.backends.log_kafka.quiet import LIBRDKAFKA
+from gatepost.core.manifest.settings import KafkaSecurity, KafkaSettings
+from gatepost.core.ports.log import Entry, LogUnavailable
+
+# A batch of one piece of a body (900 KB and headers) must fit; Kafka's message.max.bytes is 1,048,588.
+MAX_REQUEST: Final = 1_048_576
+# A record waits so long for others to share its batch, its request and the broker's work. With 20 clients at once
+# that saves a fifth of the CPU of both sides; one client alone waits less than for any disk. One more would save a
+# little at few messages per connection, and cost a sixth of the messages/s at many.
+LINGER_MS: Final = 2
+# When reports are asked for: this long after a record was handed over to an idle producer (it lingers, and then
+# a broker answers), while they come, at least while some are due, and while none are.
+FIRST_SECONDS: Final = 0.001 * (LINGER_MS + 1)
+NEXT_SECONDS: Final = 0.001
+SELDOM_SECONDS: Final = 0.05
+IDLE_SECONDS: Final = 1.0
+# How much sooner than the client the broker gives up waiting for the other replicas.
+_ANSWER_MS: Final = 500
+# So many times in turn without a report are no outage yet.
+_PATIENCE: Final = 100
+
+Report = Callable[[KafkaError | None, Message], None]
+
+_log = logging.getLogger(LIBRDKAFKA)
+
+
+class Sending:
+    """One idempotent producer. `report` is called on the event loop, once for each record that was taken."""
+
+    def __init__(self, settings: KafkaSettings, client_id: str) -> None:
+        """Raises LogUnavailable when a file of the security settings cannot be used."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._client: Librdkafka = Librdkafka(_options(settings, client_id), logger=_log)
+        except (KafkaException, OSError, ValueError) as error:
+            raise LogUnavailable(f"log.kafka: a file of its security settings cannot be used: {error}") from error
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._without = 0
+        self._timer = self._loop.call_later(IDLE_SECONDS, self._ask)
+
+    def send(self, entry: Entry, partition: int, report: Report) -> None:
+        """Hand a record over, to be written once, sooner or later. Raises KafkaException: it was not taken."""
+        try:
+            self._client.produce(
+                entry.topic, entry.value, entry.key, partition, report, None, 0, list(entry.headers)
+            )
+        except BufferError:
+            raise KafkaException(KafkaError(KafkaError._QUEUE_FULL)) from None
+        if self._empty.is_set():
+            self._empty.clear()
+            self._without = 0
+            self._timer.cancel()
+            self._timer = self._loop.call_later(FIRST_SECONDS, self._ask)
+
+    async def close(self, limit: float) -> None:
+        """Wait at most `limit` seconds for what is on its way, then report it as failed and let go."""
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(limit):
+                    await self._empty.wait()
+        finally:
+            self._timer.cancel()
+            self._client.purge()
+            self._client.poll(0)
+            await asyncio.wait([self._loop.run_in_executor(None, self._client.close)])
+
+    def _ask(self) -> None:
+        if self._client.poll(0):
+            self._without = 0
+        else:
+            self._without += 1
+        if len(self._client):
+            pause = NEXT_SECONDS if self._without < _PATIENCE else SELDOM_SECONDS
+        else:
+            self._empty.set()
+            pause = IDLE_SECONDS
+        self._timer = self._loop.call_later(pause, self._ask)
+
+
+def _options(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
+    """Raises OSError, ValueError."""
+    limit = request_ms(settings)
+    options: dict[str, Any] = {
+        "bootstrap.servers": ",".join(settings.bootstrap_servers),
+        "client.id": client_id,
+        # Written once, in order, by all replicas that are in sync (docs/adr/0002), and retried for ever: the limits
+        # are ours.
+        "enable.idempotence": True,
+        "message.timeout.ms": 0,
+        "linger.ms": LINGER_MS,
+        "batch.size": MAX_REQUEST,
+        "message.max.bytes": MAX_REQUEST,
+        # How much may be in flight is limited by those who append: by what they keep in memory themselves.
+        "queue.buffering.max.messages": 0,
+        "queue.buffering.max.kbytes": 2_097_151,
+        # As the other clients have it: a broker that does not answer is given up so soon, and asked again at once.
+        "socket.timeout.ms": limit,
+        "request.timeout.ms": limit - _ANSWER_MS,
+        "api.version.request.timeout.ms": limit,
+        "socket.connection.setup.timeout.ms": limit,
+        "socket.nagle.disable": True,
+        "reconnect.backoff.ms": 100,
+        "reconnect.backoff.max.ms": 1000,
+    }
+    tls = settings.security is KafkaSecurity.TLS
+    if tls:
+        options["ssl.ca.location"] = settings.ca_file or ssl.get_default_verify_paths().cafile or "probe"
+        if settings.certificate_file:
+            options["ssl.certificate.location"] = settings.certificate_file
+            options["ssl.key.location"] = settings.key_file
+    login = credentials(settings)
+    if login is not None:
+        options["sasl.mechanism"] = settings.sasl_mechanism.value
+        options["sasl.username"], options["sasl.password"] = login
+    options["security.protocol"] = ("SASL_" if login else "") + ("SSL" if tls else "PLAINTEXT")
+    return options
