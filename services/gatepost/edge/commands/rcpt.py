@@ -34,6 +34,7 @@ from gatepost.edge import (
     traps,
 )
 from gatepost.edge.transaction import Transaction
+from gatepost.work.at_once import WouldWait, at_once
 
 if TYPE_CHECKING:
     from gatepost.edge.session import Session
@@ -62,7 +63,7 @@ def rcpt(session: Session, argument: bytes) -> None:
     if _must_wait(session, transaction):
         session.work(_once_settled, session, transaction, command, home)
     elif home is not None:
-        session.work(_local, session, transaction, command, home[1])
+        _local(session, transaction, command, home[1])
     else:
         _foreign(session, transaction, command)
 
@@ -87,10 +88,13 @@ async def _once_settled(
         await authentication.settle_sender()
     if judges_sender:
         await local_senders.judge(session, transaction)
-    if home is not None:
-        await _local(session, transaction, command, home[1])
-    else:
+    if home is None:
         _foreign(session, transaction, command)
+        return
+    address = _address(command, home[1])
+    decision = _before_lookup(session, transaction, command, address, home[1])
+    if decision is not None:
+        await _look_up(session, transaction, command, address, decision)
 
 
 def _foreign(session: Session, transaction: Transaction, command: RcptCommand) -> None:
@@ -127,17 +131,43 @@ def _foreign(session: Session, transaction: Transaction, command: RcptCommand) -
     _take(session, transaction, command, command.address, decision, plain)
 
 
-async def _local(session: Session, transaction: Transaction, command: RcptCommand, own: Address) -> None:
-    if bans.refuses(session):
+def _local(session: Session, transaction: Transaction, command: RcptCommand, own: Address) -> None:
+    """Answer at once where the directory does: a task would cost more than the answer."""
+    address = _address(command, own)
+    decision = _before_lookup(session, transaction, command, address, own)
+    if decision is None:
         return
-    address = command.address if command.address.domain else own
+    try:
+        at_once(_look_up(session, transaction, command, address, decision))
+    except WouldWait:
+        session.work(_look_up, session, transaction, command, address, decision)
+
+
+def _address(command: RcptCommand, own: Address) -> Address:
+    """Who is meant; a name without a domain is one of the default domain's."""
+    return command.address if command.address.domain else own
+
+
+def _before_lookup(
+    session: Session, transaction: Transaction, command: RcptCommand, address: Address, own: Address
+) -> Decision | None:
+    """What the policies say of a recipient, whoever it is; None when it has been answered."""
+    if bans.refuses(session):
+        return None
     decision = access.decide(session, transaction, address)
     decision = routed_addresses.decision_with(session, transaction, address, decision)
     if _refused(session, command, decision):
-        return
+        return None
     if traps.springs(session, transaction, own):
         session.write(OK)
-        return
+        return None
+    return decision
+
+
+async def _look_up(
+    session: Session, transaction: Transaction, command: RcptCommand, address: Address, decision: Decision
+) -> None:
+    """Answer by what the directory or the next host knows. No effect comes before the last wait: see at_once."""
     try:
         found = await find_recipient(transaction.tables, session.server.deps.directories, address)
         if found.config is not None and found.config.call_ahead is not None:
