@@ -79,6 +79,12 @@ def test_names_are_their_own_kind_without_regard_to_case() -> None:
     made.discard(account_key("ALICE"))
     made.discard(client_key("192.0.2.0/24"))
     assert len(made) == 1
+    made.discard(sender_key("spam@ube.example"))
+    assert not made
+    made.put(client_key("192.0.2.0/24"), ban())
+    assert made
+    made.discard(client_key("192.0.2.0/24"))
+    assert not made
 
 
 @pytest.mark.parametrize("subject", ["", "x", "0.0.0.0/0", "10.0.0.0/7", "::/0", "2001::/15", "::ffff:192.0.2.1"])
@@ -92,6 +98,7 @@ def test_a_key_of_a_later_version_is_passed_over() -> None:
     made.put("client:not-a-network", ban())
     made.discard("client:not-a-network")
     assert len(made) == 0
+    assert not made
 
 
 @given(st.text(min_size=1, max_size=600))

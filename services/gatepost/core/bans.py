@@ -108,6 +108,9 @@ class BanIndex:
     def __len__(self) -> int:
         return len(self._named) + sum(map(len, self._networks.values()))
 
+    def __bool__(self) -> bool:
+        return bool(self._named or self._networks)
+
     def put(self, key: str, ban: Ban) -> None:
         """Note a ban; a key that no version of this program writes is passed over."""
         place = self._place(key)

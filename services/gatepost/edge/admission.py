@@ -49,7 +49,7 @@ def limit_of(session: Session, table: ListenerTable) -> Reply | None:
 def _limit(session: Session, table: ListenerTable) -> Reply | None:
     """The limits of one client and its neighbours."""
     policy, listener, client = table.policy, session.listener, session.client
-    if listener.hosts[client] >= policy.per_host_concurrent:
+    if listener.hosts.get(client, 0) >= policy.per_host_concurrent:
         return say.HOST_CONCURRENT
     if policy.per_network_concurrent and listener.neighbours(client) >= policy.per_network_concurrent:
         return say.NETWORK_CONCURRENT

@@ -50,7 +50,7 @@ class Bans:
 
     def __bool__(self) -> bool:
         """Whether anybody is banned: nearly always nobody, and then nothing is looked up."""
-        return bool(len(self._index))
+        return bool(self._index)
 
     def client(self, address: str) -> Ban | None:
         return self._index.client(address, self._now_ms())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections import Counter
 
 import structlog
 
@@ -28,8 +27,8 @@ class Listener:
         self.name = settings.name
         self.host, self.port = parse_endpoint(settings.address)
         self.table: ListenerTable | None = None
-        self.hosts: Counter[str] = Counter()
-        self.networks: Counter[str] = Counter()
+        self.hosts: dict[str, int] = {}
+        self.networks: dict[str, int] = {}
         self.arrivals = Arrivals()
         self.sessions = 0
         self.tls = tls_of(settings.name, settings.tls)
@@ -65,10 +64,10 @@ class Listener:
     def enter(self, client: str) -> str:
         """Count a session; return the network it is counted under, for leave()."""
         self.sessions += 1
-        self.hosts[client] += 1
+        _more(self.hosts, client)
         network = self._network(client)
         if network:
-            self.networks[network] += 1
+            _more(self.networks, network)
         return network
 
     def leave(self, client: str, network: str) -> None:
@@ -79,7 +78,7 @@ class Listener:
 
     def neighbours(self, client: str) -> int:
         """How many sessions the client's network has open."""
-        return self.networks[self._network(client)]
+        return self.networks.get(self._network(client), 0)
 
     def _network(self, client: str) -> str:
         """Empty while no limit needs it."""
@@ -133,7 +132,12 @@ class Listener:
         return text.encode("ascii")
 
 
-def _less(counts: Counter[str], name: str) -> None:
+# A Counter would run Python code for each name that comes or goes, as one does with nearly every connection.
+def _more(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1
+
+
+def _less(counts: dict[str, int], name: str) -> None:
     counts[name] -= 1
     if not counts[name]:
         del counts[name]
