@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gatepost.backends.directory_cache import DirectoryCache
 from gatepost.core.address import Address
 from gatepost.core.checks.harvest import HarvestPolicy
 from gatepost.core.checks.routed_address import RoutedAddressPolicy
@@ -84,6 +85,29 @@ async def test_replies_are_in_order_when_each_recipient_is_waited_for(edge: Edge
         "bob@example.test",
         "alice+list@example.test",
     ]
+
+
+async def test_a_question_that_was_given_up_is_not_put_to_the_server_again(edge: Edge) -> None:
+    """Fails if a server is asked twice about a recipient that had to be waited for."""
+    cache: DirectoryCache[str, Entry] = DirectoryCache(positive=60.0, negative=0.0, stale=60.0)
+    known: Lookup = edge.directory.lookup
+    searches: list[str] = []
+
+    async def lookup(address: Address) -> Entry | None:
+        async def search() -> Entry | None:
+            searches.append(address.key)
+            await asyncio.sleep(0)
+            return await known(address)
+
+        return await cache.get(address.key, search)
+
+    edge.directory.lookup = lookup  # type: ignore[method-assign,assignment]
+    client = await edge.client()
+    client.send(b"MAIL FROM:<a@example.org>\r\n" + GROUP)
+    assert [(await client.reply())[:9] for _ in range(6)] == ["250 2.1.0", *ANSWERS]
+    expected = ["bob@example.test", "nobody@example.test", "alice+list@example.test", "alice@example.test"]
+    assert searches == [*expected, "gone@example.test"]
+    await cache.close()
 
 
 @pytest.mark.parametrize("waits", [False, True])

@@ -14,6 +14,8 @@ class CallAhead(Protocol):
     async def takes(self, plan: CallAheadPlan, address: Address) -> bool:
         """Whether the plan's hosts take a recipient. True also for hosts that were found to take every address.
 
+        A caller may give a question up at its first wait and ask again: the hosts are asked once.
+
         Raises core.ports.directory.DirectoryUnavailable when no host answers, or the answers decide nothing.
         """
 

@@ -95,6 +95,7 @@ class Directory(Protocol):
         """Return the entry that has exactly this address (without regard to case), or None.
 
         Subaddresses are the caller's: it asks for the exact address first, then for the one without detail.
+        A caller may give a question up at its first wait and ask again: the server is asked once.
         """
 
     async def expand(self, group: Entry) -> Sequence[Entry]:
