@@ -31,6 +31,7 @@ ALICE = Address("alice", "example.org")
         (b"FROM:<alice@EXAMPLE.org> SIZE=00012 ", MailCommand(ALICE, size=12)),
         (b"FROM:<@a.example,@b.example:alice@example.org>", MailCommand(ALICE, "@a.example,@b.example")),
         (b'FROM:<"al>ice x"@example.org> BODY=7bit', MailCommand(Address("al>ice x", "example.org"))),
+        (rb'FROM:<"\"<a>\\"@example.org>', MailCommand(Address('"<a>\\', "example.org"))),
         (b"FROM:<alice@example.org> BODY=8BITMIME", MailCommand(ALICE, body=BodyType.EIGHT_BIT_MIME)),
         (b"FROM:<alice@example.org> AUTH=e+3Dmc2@example.com SIZE=5", MailCommand(ALICE, size=5)),
         ("FROM:<é@example.org> SMTPUTF8".encode(), MailCommand(Address("é", "example.org"), smtputf8=True)),
