@@ -12,11 +12,11 @@ from gatepost.core.address import (
     Address,
     AddressError,
     parse_address,
-    parse_path,
     quote_local,
-    split_subaddress,
 )
 from gatepost.core.domain import DomainError, canonical_domain, display_domain
+from gatepost.core.smtp_path import parse_path
+from gatepost.core.subaddress import split_subaddress
 
 GOOD = [
     ("<a@b.example>", Address("a", "b.example"), ""),

@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from gatepost.core.address import Address
 from gatepost.core.envelope import BodyType
+from gatepost.core.parsed_commands import MailCommand, RcptCommand
 from gatepost.core.smtp_commands import (
     CommandError,
-    MailCommand,
-    RcptCommand,
     parse_helo,
     parse_mail,
     parse_rcpt,

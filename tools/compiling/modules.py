@@ -15,7 +15,8 @@ def _in(folder: str, names: str) -> Iterable[str]:
 
 
 COMPILED: Final = (
-    *_in("core", "data_reader domain dsn_wishes ids networks outbound removal sampling tables trace_lines"),
+    *_in("core", "data_reader domain dsn_wishes ids networks outbound removal sampling smtp_commands smtp_path"),
+    *_in("core", "subaddress tables trace_lines"),
     *_in("core/checks", "content recipient sender_match"),
     *_in("telemetry", "metrics tracing"),
     *_in("edge", "acceptance admission alarms arrivals bans body command_table content inspection journal layers"),

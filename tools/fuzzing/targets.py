@@ -20,7 +20,7 @@ from gatepost.core import proxy_protocol, sasl
 from gatepost.core.access.entry import AccessError
 from gatepost.core.access.source import read_table
 from gatepost.core.access.table import AccessTable
-from gatepost.core.address import AddressError, parse_address, parse_path
+from gatepost.core.address import AddressError, parse_address
 from gatepost.core.authentication.arc import ArcVerification
 from gatepost.core.authentication.dkim import BodyHasher, DkimVerification
 from gatepost.core.authentication.dmarc import check_dmarc
@@ -35,6 +35,7 @@ from gatepost.core.mime.walker import Walker
 from gatepost.core.mime.words import decode_words
 from gatepost.core.ports.scanner import ScannerRefused, ScannerUnavailable
 from gatepost.core.smtp_commands import CommandError, parse_helo, parse_mail, parse_rcpt
+from gatepost.core.smtp_path import parse_path
 from gatepost.core.xclient import parse_xclient
 from gatepost.core.xtext import XtextError, decode_utf8_address, decode_xtext
 

@@ -1,14 +1,11 @@
 """Mail addresses as RFC 5321 writes them in MAIL and RCPT, and with RFC 6531 in UTF-8.
 
-Grammar implemented (RFC 5321 4.1.2, extended by RFC 6531 3.3):
+Grammar implemented (RFC 5321 4.1.2, extended by RFC 6531 3.3; paths in smtp_path.py):
 
     Mailbox     = Local-part "@" ( Domain / address-literal )
     Local-part  = Dot-string / Quoted-string
-    Reverse-path = Path / "<>"
-    Path        = "<" [ A-d-l ":" ] Mailbox ">"
 
-The source route (A-d-l) is recognised and kept apart, so that a policy can refuse it; RFC 5321 C says to
-ignore it. Limits: local part 64 octets (4.5.3.1.1), domain 255 (4.5.3.1.2), path 256 (4.5.3.1.3).
+Limits: local part 64 octets (4.5.3.1.1), domain 255 (4.5.3.1.2).
 """
 
 from __future__ import annotations
@@ -22,7 +19,6 @@ import msgspec
 from gatepost.core.domain import DomainError, canonical_domain, display_domain
 
 MAX_LOCAL_PART = 64
-MAX_PATH = 256
 
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]"
 # The usual case in one match: an ASCII dot-string at an ASCII host name.
@@ -35,7 +31,6 @@ _DOT_STRING = re.compile(rf"(?:{_ATEXT}|[^\x00-\x7f])+(?:\.(?:{_ATEXT}|[^\x00-\x
 # Quoted-string = DQUOTE *QcontentSMTP DQUOTE; qtextSMTP = %d32-33 / %d35-91 / %d93-126;
 # quoted-pairSMTP = "\" %d32-126
 _QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|[^\x00-\x7f]|\\[\x20-\x7e])*)"')
-_SOURCE_ROUTE = re.compile(r"(@[^\s,:@<>]+(?:,@[^\s,:@<>]+)*):")
 _NEEDS_QUOTES = re.compile(r"[\x20\"(),:;<>@\[\\\]]|^\.|\.$|\.\.|^$")
 
 
@@ -145,39 +140,3 @@ def _literal(text: str) -> str:
         return f"[{ipaddress.IPv4Address(inner)}]"
     except ValueError:
         raise AddressError("the address literal is not an IP address") from None
-
-
-def parse_path(text: str) -> Path:
-    """Parse a Path with its angle brackets, "<>" included. Raises AddressError.
-
-    `<postmaster>` without a domain (RFC 5321 4.1.1.3) gives an Address with an empty domain.
-    """
-    if len(text.encode("utf-8", "surrogateescape")) > MAX_PATH:
-        raise AddressError(f"the path is longer than {MAX_PATH} octets")
-    if not (text.startswith("<") and text.endswith(">")):
-        raise AddressError("angle brackets are missing")
-    inner = text[1:-1]
-    if not inner:
-        return Path(None)
-    route = ""
-    if inner.startswith("@"):
-        found = _SOURCE_ROUTE.match(inner)
-        if found is None:
-            raise AddressError("the source route is not valid")
-        route = found.group(1)
-        inner = inner[found.end() :]
-    if inner.lower() == "postmaster":
-        return Path(Address(inner.lower(), ""), route)
-    return Path(parse_address(inner), route)
-
-
-def split_subaddress(local: str, separators: tuple[str, ...]) -> tuple[str, str] | None:
-    """Split user+detail at the first separator that stands inside (not at the start); None without one.
-
-    RFC 5233 1 names the parts :user and :detail.
-    """
-    places = [place for separator in separators if (place := local.find(separator, 1)) > 0]
-    if not places:
-        return None
-    place = min(places)
-    return local[:place], local[place + 1 :]

@@ -11,10 +11,11 @@ from enum import Enum
 
 import msgspec
 
-from gatepost.core.address import Address, split_subaddress
+from gatepost.core.address import Address
 from gatepost.core.checks.verdict import ROLE_NAMES
 from gatepost.core.configuration import DomainConfig
 from gatepost.core.ports.directory import Directory, DirectoryUnavailable, Entry
+from gatepost.core.subaddress import split_subaddress
 from gatepost.core.tables import Tables
 
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-import msgspec
-
-from gatepost.core.address import Address, AddressError, Path, parse_path
+from gatepost.core.address import AddressError, Path
 from gatepost.core.envelope import BodyType
+from gatepost.core.parsed_commands import MailCommand, RcptCommand
 from gatepost.core.reply import Reply
+from gatepost.core.smtp_path import parse_path
 from gatepost.core.smtp_replies import (
     HELO_SYNTAX,
     MAIL_SYNTAX,
@@ -64,28 +64,6 @@ class CommandError(Exception):
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply.text)
         self.reply = reply
-
-
-class MailCommand(msgspec.Struct, frozen=True):
-    """A parsed MAIL. `address` None is the null sender; `size` 0: not declared; `envid` byte for byte."""
-
-    address: Address | None
-    source_route: str = ""
-    size: int = 0
-    body: BodyType = BodyType.SEVEN_BIT
-    smtputf8: bool = False
-    ret: str = ""
-    envid: str = ""
-
-
-class RcptCommand(msgspec.Struct, frozen=True):
-    """A parsed RCPT. `named` is the mailbox as the client wrote it; `notify` and `orcpt` byte for byte."""
-
-    address: Address
-    named: str
-    source_route: str = ""
-    notify: str = ""
-    orcpt: str = ""
 
 
 def parse_helo(argument: bytes) -> str:

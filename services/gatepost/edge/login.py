@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 from gatepost.core import sasl
 from gatepost.core import smtp_replies as say
-from gatepost.core.address import AddressError, parse_address, split_subaddress
+from gatepost.core.address import AddressError, parse_address
 from gatepost.core.ports.directory import Directory, DirectoryUnavailable, Entry, LoginVerdict
 from gatepost.core.reply import Reply
+from gatepost.core.subaddress import split_subaddress
 from gatepost.edge import alarms, bans
 from gatepost.telemetry import metrics
 

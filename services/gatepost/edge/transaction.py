@@ -11,9 +11,9 @@ from gatepost.core.configuration import ListenerPolicy
 from gatepost.core.envelope import Recipient
 from gatepost.core.layers import Layer
 from gatepost.core.manifest.actions import Action
+from gatepost.core.parsed_commands import MailCommand
 from gatepost.core.relay_right import RelayFacts
 from gatepost.core.removal import Removal
-from gatepost.core.smtp_commands import MailCommand
 from gatepost.core.tables import ListenerTable, Tables
 from gatepost.telemetry.tracing import Span
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from gatepost.core.address import Address, split_subaddress
+from gatepost.core.address import Address
 from gatepost.core.manifest.relay_policy import SenderMatch
 from gatepost.core.ports.directory import Entry
 from gatepost.core.reply import Reply
 from gatepost.core.smtp_replies import SENDER_MISMATCH
+from gatepost.core.subaddress import split_subaddress
 from gatepost.core.tables import Tables
 
 

@@ -14,11 +14,12 @@ from gatepost.core.configuration import DomainConfig
 from gatepost.core.envelope import Recipient
 from gatepost.core.layers import Layer
 from gatepost.core.manifest.actions import Action
+from gatepost.core.parsed_commands import RcptCommand
 from gatepost.core.ports.directory import DirectoryUnavailable
 from gatepost.core.recipients import find_recipient
 from gatepost.core.relay_right import RelayFacts, Right, relay_right
 from gatepost.core.reply import Reply
-from gatepost.core.smtp_commands import CommandError, RcptCommand, parse_rcpt
+from gatepost.core.smtp_commands import CommandError, parse_rcpt
 from gatepost.edge import (
     access,
     bans,
