@@ -275,7 +275,10 @@ def _circumstances(results: Results) -> Iterable[str]:
     yield f"* {_hardware()}; {_system()}; load average before the run {results.load_before:.1f}."
     yield (
         f"* Python {platform.python_version()}{_maker_of_python()}, {results.code}, "
-        + ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("aiokafka", "uvloop", "aiosmtpd"))
+        + ", ".join(
+            f"{name} {importlib.metadata.version(name)}"
+            for name in ("aiokafka", "confluent-kafka", "uvloop", "aiosmtpd")
+        )
         + f"; Kafka {KAFKA_VERSION} on {_first_line('java', '--version')}"
         + "".join(f"; {version}" for version in results.versions.values())
         + "."

@@ -66,9 +66,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Takes]:
 
 @pytest.fixture
 async def producer(made: list[Takes]) -> AsyncIterator[Producer]:
-    leads = SimpleNamespace(leader=1)
-    cluster = SimpleNamespace(_partitions={"work": {0: leads}})
-    connection = SimpleNamespace(client=SimpleNamespace(cluster=cluster))
+    cluster = SimpleNamespace(_partitions={"work": {0: SimpleNamespace(leader=1)}})
+    client = SimpleNamespace(cluster=cluster, force_metadata_update=lambda: None)
+    connection = SimpleNamespace(client=client)
     health = Health(cast(Any, None))
     producer = Producer(NOBODY, "test", cast(Any, connection), health)
     producer.start()
@@ -197,3 +197,7 @@ async def test_reports_are_asked_for_less_often_while_none_come(monkeypatch: pyt
 async def test_files_that_are_not_there_are_told(wrong: dict[str, str]) -> None:
     with pytest.raises(LogUnavailable, match="security settings"):
         Sending(KafkaSettings(security=KafkaSecurity.TLS, **wrong), "test")
+
+
+async def test_a_long_session_of_groups_is_no_limit_that_librdkafka_refuses() -> None:
+    await Sending(KafkaSettings(session_timeout="20m"), "test").close(0)

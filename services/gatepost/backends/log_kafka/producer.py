@@ -66,6 +66,7 @@ class _Flight(Pending):
         if self.waiter.done():
             return
         self._owner.health.doubted(self._topic, self._partition, self._begun)
+        self._owner.ask_for_leaders()
         super().expire()
 
     def landed(self, error: KafkaError | None, message: Message) -> None:
@@ -215,11 +216,16 @@ class Producer:
 
     def failed(self, error: KafkaError, topic: str) -> LogError:
         """A record was not written, or so it seems; return what to raise."""
+        self.ask_for_leaders()
         if error.code() in _REFUSALS:
             return LogUnavailable(f"the broker refused the record for {topic}: {_told(error)}")
         if error.code() not in (KafkaError._PURGE_INFLIGHT, KafkaError._PURGE_QUEUE):
             self._renew(_told(error))
         return never_known(f"the append to {topic} broke: {_told(error)}", self.loop)
+
+    def ask_for_leaders(self) -> None:
+        """Have partitions and leaders looked up anew: something is not where it was, or is there no more."""
+        self._connection.client.force_metadata_update()
 
     def _renew(self, reason: str) -> None:
         """Have a new producer; the old one gets START_SECONDS to bring in what it still has."""

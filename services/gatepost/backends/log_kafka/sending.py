@@ -36,6 +36,8 @@ SELDOM_SECONDS: Final = 0.05
 IDLE_SECONDS: Final = 1.0
 # How much sooner than the client the broker gives up waiting for the other replicas.
 _ANSWER_MS: Final = 500
+# librdkafka takes no longer limits for one answer.
+_LONGEST_MS: Final = 300_000
 # So many times in turn without a report are no outage yet.
 _PATIENCE: Final = 100
 
@@ -100,7 +102,7 @@ class Sending:
 
 def _options(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
     """Raises OSError, ValueError."""
-    limit = request_ms(settings)
+    limit = min(request_ms(settings), _LONGEST_MS)
     options: dict[str, Any] = {
         "bootstrap.servers": ",".join(settings.bootstrap_servers),
         "client.id": client_id,
@@ -120,6 +122,8 @@ def _options(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
         "api.version.request.timeout.ms": limit,
         "socket.connection.setup.timeout.ms": limit,
         "socket.nagle.disable": True,
+        # What this client measures of itself is told to nobody.
+        "enable.metrics.push": False,
         "reconnect.backoff.ms": 100,
         "reconnect.backoff.max.ms": 1000,
     }
