@@ -36,6 +36,10 @@ SELDOM_SECONDS: Final = 0.05
 IDLE_SECONDS: Final = 1.0
 # How much sooner than the client the broker gives up waiting for the other replicas.
 _ANSWER_MS: Final = 500
+_BACKOFF_MS: Final = 100
+# What is sent to the address of a pod that is gone is lost without an answer, and TCP asks again after 1, 3 and 7 s
+# (RFC 6298 2, 5.5): a connection that takes longer is begun anew, so that somebody is asked every second.
+_CONNECT_MS: Final = 2_000
 # librdkafka takes no longer limits for one answer.
 _LONGEST_MS: Final = 300_000
 # So many times in turn without a report are no outage yet.
@@ -120,12 +124,15 @@ def _options(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
         "socket.timeout.ms": limit,
         "request.timeout.ms": limit - _ANSWER_MS,
         "api.version.request.timeout.ms": limit,
-        "socket.connection.setup.timeout.ms": limit,
+        "socket.connection.setup.timeout.ms": min(limit, _CONNECT_MS),
         "socket.nagle.disable": True,
         # What this client measures of itself is told to nobody.
         "enable.metrics.push": False,
-        "reconnect.backoff.ms": 100,
-        "reconnect.backoff.max.ms": 1000,
+        # A broker that is back is found as soon as by the other clients: what waits for it has been waited for.
+        "reconnect.backoff.ms": _BACKOFF_MS,
+        "reconnect.backoff.max.ms": _BACKOFF_MS,
+        "retry.backoff.ms": _BACKOFF_MS,
+        "retry.backoff.max.ms": _BACKOFF_MS,
     }
     tls = settings.security is KafkaSecurity.TLS
     if tls:
