@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
@@ -165,6 +166,24 @@ async def test_closing_reports_what_is_still_on_its_way() -> None:
     async with asyncio.timeout(LIMIT):
         await one.close(0.1)
     assert found == [KafkaError._PURGE_QUEUE] * 3
+
+
+async def test_an_end_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of librdkafka's may wait for DNS longer than a pod may take to stop."""
+    free, ending = threading.Event(), threading.Event()
+
+    class Stuck(sending.Librdkafka):
+        def close(self, *_: Any) -> bool:
+            ending.set()
+            return free.wait(60)
+
+    monkeypatch.setattr(sending, "Librdkafka", Stuck)
+    monkeypatch.setattr(sending, "END_SECONDS", 0.05)
+    one = Sending(NOBODY, "test")
+    async with asyncio.timeout(LIMIT):
+        await one.close(0)
+    assert ending.is_set()
+    free.set()
 
 
 async def test_reports_are_asked_for_less_often_while_none_come(monkeypatch: pytest.MonkeyPatch) -> None:

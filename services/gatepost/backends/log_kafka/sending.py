@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -34,6 +35,8 @@ FIRST_SECONDS: Final = 0.001 * (LINGER_MS + 1)
 NEXT_SECONDS: Final = 0.001
 SELDOM_SECONDS: Final = 0.05
 IDLE_SECONDS: Final = 1.0
+# How long librdkafka's own threads are waited for at the end.
+END_SECONDS: Final = 2.0
 # How much sooner than the client the broker gives up waiting for the other replicas.
 _ANSWER_MS: Final = 500
 _BACKOFF_MS: Final = 100
@@ -89,7 +92,17 @@ class Sending:
             self._timer.cancel()
             self._client.purge()
             self._client.poll(0)
-            await asyncio.wait([self._loop.run_in_executor(None, self._client.close)])
+            ended = asyncio.Event()
+            threading.Thread(target=self._end, args=(ended,), name="kafka producer end", daemon=True).start()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_SECONDS):
+                    await ended.wait()
+
+    def _end(self, ended: asyncio.Event) -> None:
+        """In a thread: librdkafka waits for its own threads, and they perhaps for a name that DNS does not tell."""
+        self._client.close()
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(ended.set)
 
     def _ask(self) -> None:
         if self._client.poll(0):
