@@ -7,7 +7,7 @@ within the same tenth of a second share one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from typing import Final
 
 from gatepost.core.ports.log import LogError, LogUnavailable, LogUnknown, Position
@@ -125,12 +125,6 @@ class _Together:
             position = yield from error.outcome.__await__()
         assert position is not None
         return position
-
-
-def fail_all(pendings: Iterable[Pending], error: Callable[[], LogError]) -> None:
-    """Fail several appends, each with an exception of its own (a shared one would collect tracebacks)."""
-    for pending in pendings:
-        pending.fail(error())
 
 
 def _retrieve(future: asyncio.Future[Position]) -> None:

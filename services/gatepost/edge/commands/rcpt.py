@@ -92,10 +92,9 @@ async def _once_settled(
     if home is None:
         _foreign(session, transaction, command)
         return
-    address = _address(command, home[1])
-    decision = _before_lookup(session, transaction, command, address, home[1])
-    if decision is not None:
-        await _look_up(session, transaction, command, address, decision)
+    judged = _before_lookup(session, transaction, command, home[1])
+    if judged is not None:
+        await _look_up(session, transaction, command, *judged)
 
 
 def _foreign(session: Session, transaction: Transaction, command: RcptCommand) -> None:
@@ -134,27 +133,22 @@ def _foreign(session: Session, transaction: Transaction, command: RcptCommand) -
 
 def _local(session: Session, transaction: Transaction, command: RcptCommand, own: Address) -> None:
     """Answer at once where the directory does: a task would cost more than the answer."""
-    address = _address(command, own)
-    decision = _before_lookup(session, transaction, command, address, own)
-    if decision is None:
+    judged = _before_lookup(session, transaction, command, own)
+    if judged is None:
         return
     try:
-        at_once(_look_up(session, transaction, command, address, decision))
+        at_once(_look_up(session, transaction, command, *judged))
     except WouldWait:
-        session.work(_look_up, session, transaction, command, address, decision)
-
-
-def _address(command: RcptCommand, own: Address) -> Address:
-    """Who is meant; a name without a domain is one of the default domain's."""
-    return command.address if command.address.domain else own
+        session.work(_look_up, session, transaction, command, *judged)
 
 
 def _before_lookup(
-    session: Session, transaction: Transaction, command: RcptCommand, address: Address, own: Address
-) -> Decision | None:
-    """What the policies say of a recipient, whoever it is; None when it has been answered."""
+    session: Session, transaction: Transaction, command: RcptCommand, own: Address
+) -> tuple[Address, Decision] | None:
+    """Who is meant, and what the policies say of it, whoever that is; None when it has been answered."""
     if bans.refuses(session):
         return None
+    address = command.address if command.address.domain else own
     decision = access.decide(session, transaction, address)
     decision = routed_addresses.decision_with(session, transaction, address, decision)
     if _refused(session, command, decision):
@@ -162,7 +156,7 @@ def _before_lookup(
     if traps.springs(session, transaction, own):
         session.write(OK)
         return None
-    return decision
+    return address, decision
 
 
 async def _look_up(
