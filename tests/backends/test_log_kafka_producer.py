@@ -67,9 +67,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Takes]:
 
 @pytest.fixture
 async def producer(made: list[Takes]) -> AsyncIterator[Producer]:
-    cluster = SimpleNamespace(_partitions={"work": {0: SimpleNamespace(leader=1)}})
-    client = SimpleNamespace(cluster=cluster, force_metadata_update=lambda: None)
-    connection = SimpleNamespace(client=client)
+    leads = {0: SimpleNamespace(leader=1)}
+    connection = SimpleNamespace(known_partitions=lambda _: leads, refresh=lambda: None)
     health = Health(cast(Any, None))
     producer = Producer(NOBODY, "test", cast(Any, connection), health)
     producer.start()
@@ -184,6 +183,36 @@ async def test_an_end_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
         await one.close(0)
     assert ending.is_set()
     free.set()
+
+
+async def test_a_report_that_raises_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails if nobody asks again behind it: no append of this process would ever come to an end."""
+    found: list[int] = []
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+    raised = asyncio.Event()
+
+    class Purged(sending.Librdkafka):
+        """Has reports at once, as if the broker had refused everything."""
+
+        def poll(self, *_: Any) -> int:
+            self.purge()
+            return super().poll(0)
+
+    def raises(*_: Any) -> None:
+        raised.set()
+        raise RuntimeError("a report")
+
+    monkeypatch.setattr(sending, "Librdkafka", Purged)
+    one = Sending(NOBODY, "test")
+    one.send(ENTRY, 0, raises)
+    async with asyncio.timeout(LIMIT):
+        await raised.wait()
+        one.send(ENTRY, 0, lambda *_: found.append(1))
+        while not found:
+            await asyncio.sleep(0.005)
+    assert [str(fault["exception"]) for fault in faults] == ["a report"]
+    await one.close(0)
 
 
 async def test_reports_are_asked_for_less_often_while_none_come(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -17,7 +17,7 @@ from aiokafka.conn import CloseReason
 from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from aiokafka.structs import OffsetAndMetadata, PartitionMetadata, TopicPartition
 
 from gatepost.core.manifest.quantities import seconds
 from gatepost.core.manifest.settings import KafkaSecurity, KafkaSettings
@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 # How much longer than a group's session a client waits for one answer: the group's rebalance may take a session (of
 # a dead member), and every second more is one that a broker that hangs holds up its records when others have them.
-REQUEST_OVER_SESSION_MS: Final = 1_500
+_REQUEST_OVER_SESSION_MS: Final = 1_500
 START_SECONDS: Final = 15.0
 _BACKOFF_SECONDS: Final = 0.1
 _CLOSE_SECONDS: Final = 2.0
@@ -37,36 +37,49 @@ _CLOSE_SECONDS: Final = 2.0
 
 def client_options(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
     """Return the options by which any of aiokafka's clients connects. Raises LogUnavailable (unreadable files)."""
-    tls = settings.security is KafkaSecurity.TLS
     options: dict[str, Any] = {
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": client_id,
         "request_timeout_ms": request_ms(settings),
-        "security_protocol": "SSL" if tls else "PLAINTEXT",
+        "security_protocol": security_protocol(settings),
     }
     try:
-        if tls:
+        if settings.security is KafkaSecurity.TLS:
             options["ssl_context"] = _tls(settings)
         login = credentials(settings)
         if login is not None:
-            options["security_protocol"] = "SASL_SSL" if tls else "SASL_PLAINTEXT"
             options["sasl_mechanism"] = settings.sasl_mechanism.value
             options["sasl_plain_username"], options["sasl_plain_password"] = login
     except (OSError, ValueError) as error:
-        raise LogUnavailable(f"log.kafka: a file of its security settings cannot be used: {error}") from error
+        raise unusable(error) from error
     return options
 
 
 def request_ms(settings: KafkaSettings) -> int:
     """How long a client waits for one answer."""
-    return int(seconds(settings.session_timeout) * 1000) + REQUEST_OVER_SESSION_MS
+    return int(seconds(settings.session_timeout) * 1000) + _REQUEST_OVER_SESSION_MS
+
+
+def security_protocol(settings: KafkaSettings) -> str:
+    """Kafka's own name for whether there is TLS, and whether SASL."""
+    login = "SASL_" if _has_login(settings) else ""
+    return login + ("SSL" if settings.security is KafkaSecurity.TLS else "PLAINTEXT")
 
 
 def credentials(settings: KafkaSettings) -> tuple[str, str] | None:
     """Return name and password for SASL, or None: there is none. Raises OSError, ValueError."""
-    if not settings.username and not settings.username_file:
+    if not _has_login(settings):
         return None
     return settings.username or _secret(settings.username_file), _secret(settings.password_file)
+
+
+def unusable(error: Exception) -> LogUnavailable:
+    """Return what to raise where a client cannot be made of the security settings."""
+    return LogUnavailable(f"log.kafka: a file of its security settings cannot be used: {error}")
+
+
+def _has_login(settings: KafkaSettings) -> bool:
+    return bool(settings.username or settings.username_file)
 
 
 def _tls(settings: KafkaSettings) -> ssl.SSLContext:
@@ -152,7 +165,7 @@ class Connection:
                         reason = repr(error)
                         if not getattr(error, "retriable", True):
                             raise LogUnavailable(f"{what}: {reason}") from error
-                        self.client.force_metadata_update()
+                        self.refresh()
                         await asyncio.sleep(_BACKOFF_SECONDS)
         except TimeoutError:
             raise LogUnavailable(f"{what}: no success within {limit:g} s{': ' if reason else ''}{reason}") from None
@@ -179,6 +192,25 @@ class Connection:
         if topic not in cluster.topics:
             raise LogMisconfigured(f"the Kafka cluster has no topic {topic}")
         return tuple(sorted(cluster.topics[topic]))
+
+    def known_partitions(self, topic: str) -> Mapping[int, PartitionMetadata] | None:
+        """Return what this client knows of a topic's partitions, by number; None: nothing (see find)."""
+        known: dict[int, PartitionMetadata] | None = self.client.cluster._partitions.get(topic)
+        return known or None
+
+    async def find(self, topic: str, limit: float) -> None:
+        """Have a topic known within `limit` seconds, and kept up to date from then on. Raises LogUnavailable."""
+        try:
+            async with asyncio.timeout(limit):
+                await self.client._wait_on_metadata(topic)
+        except TimeoutError:
+            raise LogUnavailable(f"{topic} could not be looked up within {limit:g} s") from None
+        except KafkaError as error:
+            raise LogUnavailable(f"{topic} cannot be looked up: {error!r}") from error
+
+    def refresh(self) -> None:
+        """Have partitions and leaders looked up anew: something is not where it was, or is there no more."""
+        self.client.force_metadata_update()
 
     async def commits(
         self, group: str, places: Sequence[TopicPartition] | None

@@ -9,12 +9,12 @@ producer takes over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import structlog
-from aiokafka.errors import KafkaError as AiokafkaError
+from aiokafka.structs import PartitionMetadata
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from gatepost.backends.log_kafka.connection import START_SECONDS, Connection
@@ -46,6 +46,9 @@ _REFUSALS: Final = frozenset(
     }
 )
 
+# What a producer that is closed says of all that it still had.
+_PURGED: Final = frozenset({KafkaError._PURGE_INFLIGHT, KafkaError._PURGE_QUEUE})
+
 _log = structlog.get_logger(__name__)
 
 
@@ -66,7 +69,7 @@ class _Flight(Pending):
         if self.waiter.done():
             return
         self._owner.health.doubted(self._topic, self._partition, self._begun)
-        self._owner.ask_for_leaders()
+        self._owner.connection.refresh()
         super().expire()
 
     def landed(self, error: KafkaError | None, message: Message) -> None:
@@ -91,7 +94,7 @@ class Producer:
     def __init__(self, settings: KafkaSettings, client_id: str, connection: Connection, health: Health) -> None:
         self._settings = settings
         self._client_id = client_id
-        self._connection = connection
+        self.connection = connection
         self.health = health
         self.loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self.loop)
@@ -168,13 +171,7 @@ class Producer:
 
     async def _send_later(self, entry: Entry, limit: float) -> _Flight:
         """As _send, once the topic is known."""
-        try:
-            async with asyncio.timeout(limit):
-                await self._connection.client._wait_on_metadata(entry.topic)
-        except TimeoutError:
-            raise LogUnavailable(f"{entry.topic} could not be looked up within {limit:g} s") from None
-        except AiokafkaError as error:
-            raise LogUnavailable(f"{entry.topic} cannot be written to: {error!r}") from error
+        await self.connection.find(entry.topic, limit)
         flight = self._send(entry)
         if flight is None:
             raise LogUnavailable(f"{entry.topic} cannot be written to: it was not found")
@@ -182,8 +179,8 @@ class Producer:
 
     def _choose(self, entry: Entry) -> int | None:
         """Return the partition, or None while the topic is not known."""
-        known: dict[int, Any] | None = self._connection.client.cluster._partitions.get(entry.topic)
-        if not known:
+        known = self.connection.known_partitions(entry.topic)
+        if known is None:
             return None
         count = len(known)
         if entry.partition is not None:
@@ -200,7 +197,7 @@ class Producer:
             raise LogUnavailable(f"{entry.topic}/{partition} does not take what was sent before")
         return partition
 
-    def _any_partition(self, topic: str, known: dict[int, Any]) -> int:
+    def _any_partition(self, topic: str, known: Mapping[int, PartitionMetadata]) -> int:
         now = self.loop.time()
         partition, since = self._stuck_to.get(topic, (0, 0.0))
         if now - since < STICK_SECONDS and self.health.usable(topic, partition):
@@ -216,16 +213,13 @@ class Producer:
 
     def failed(self, error: KafkaError, topic: str) -> LogError:
         """A record was not written, or so it seems; return what to raise."""
-        self.ask_for_leaders()
         if error.code() in _REFUSALS:
+            self.connection.refresh()
             return LogUnavailable(f"the broker refused the record for {topic}: {_told(error)}")
-        if error.code() not in (KafkaError._PURGE_INFLIGHT, KafkaError._PURGE_QUEUE):
+        if error.code() not in _PURGED:
+            self.connection.refresh()
             self._renew(_told(error))
         return never_known(f"the append to {topic} broke: {_told(error)}", self.loop)
-
-    def ask_for_leaders(self) -> None:
-        """Have partitions and leaders looked up anew: something is not where it was, or is there no more."""
-        self._connection.client.force_metadata_update()
 
     def _renew(self, reason: str) -> None:
         """Have a new producer; the old one gets START_SECONDS to bring in what it still has."""

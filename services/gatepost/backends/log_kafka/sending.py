@@ -18,10 +18,10 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Librdkafka
 
-from gatepost.backends.log_kafka.connection import credentials, request_ms
+from gatepost.backends.log_kafka.connection import credentials, request_ms, security_protocol, unusable
 from gatepost.backends.log_kafka.quiet import LIBRDKAFKA
 from gatepost.core.manifest.settings import KafkaSecurity, KafkaSettings
-from gatepost.core.ports.log import Entry, LogUnavailable
+from gatepost.core.ports.log import Entry
 
 # A batch of one piece of a body (900 KB and headers) must fit; Kafka's message.max.bytes is 1,048,588.
 MAX_REQUEST: Final = 1_048_576
@@ -29,8 +29,8 @@ MAX_REQUEST: Final = 1_048_576
 # that saves a fifth of the CPU of both sides; one client alone waits less than for any disk. One more would save a
 # little at few messages per connection, and cost a sixth of the messages/s at many.
 LINGER_MS: Final = 2
-# When reports are asked for: this long after a record was handed over to an idle producer (it lingers, and then
-# a broker answers), while they come, at least while some are due, and while none are.
+# How long until reports are asked for: when a record was handed over to an idle producer (it lingers, and then a
+# broker answers), while reports come, while some are due and none has come for long, and while none is due.
 FIRST_SECONDS: Final = 0.001 * (LINGER_MS + 1)
 NEXT_SECONDS: Final = 0.001
 SELDOM_SECONDS: Final = 0.05
@@ -62,7 +62,7 @@ class Sending:
         try:
             self._client: Librdkafka = Librdkafka(_options(settings, client_id), logger=_log)
         except (KafkaException, OSError, ValueError) as error:
-            raise LogUnavailable(f"log.kafka: a file of its security settings cannot be used: {error}") from error
+            raise unusable(error) from error
         self._empty = asyncio.Event()
         self._empty.set()
         self._without = 0
@@ -105,16 +105,17 @@ class Sending:
             self._loop.call_soon_threadsafe(ended.set)
 
     def _ask(self) -> None:
-        if self._client.poll(0):
-            self._without = 0
-        else:
-            self._without += 1
-        if len(self._client):
-            pause = NEXT_SECONDS if self._without < _PATIENCE else SELDOM_SECONDS
-        else:
-            self._empty.set()
-            pause = IDLE_SECONDS
-        self._timer = self._loop.call_later(pause, self._ask)
+        told = 1
+        try:
+            told = self._client.poll(0)
+        finally:  # also behind a report that raised: others wait for theirs
+            self._without = 0 if told else self._without + 1
+            if len(self._client):
+                pause = NEXT_SECONDS if self._without < _PATIENCE else SELDOM_SECONDS
+            else:
+                self._empty.set()
+                pause = IDLE_SECONDS
+            self._timer = self._loop.call_later(pause, self._ask)
 
 
 def _options(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
@@ -123,6 +124,7 @@ def _options(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
     options: dict[str, Any] = {
         "bootstrap.servers": ",".join(settings.bootstrap_servers),
         "client.id": client_id,
+        "security.protocol": security_protocol(settings),
         # Written once, in order, by all replicas that are in sync (docs/adr/0002), and retried for ever: the limits
         # are ours.
         "enable.idempotence": True,
@@ -147,8 +149,7 @@ def _options(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
         "retry.backoff.ms": _BACKOFF_MS,
         "retry.backoff.max.ms": _BACKOFF_MS,
     }
-    tls = settings.security is KafkaSecurity.TLS
-    if tls:
+    if settings.security is KafkaSecurity.TLS:
         options["ssl.ca.location"] = settings.ca_file or ssl.get_default_verify_paths().cafile or "probe"
         if settings.certificate_file:
             options["ssl.certificate.location"] = settings.certificate_file
@@ -157,5 +158,4 @@ def _options(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
     if login is not None:
         options["sasl.mechanism"] = settings.sasl_mechanism.value
         options["sasl.username"], options["sasl.password"] = login
-    options["security.protocol"] = ("SASL_" if login else "") + ("SSL" if tls else "PLAINTEXT")
     return options

@@ -34,12 +34,12 @@ async def _drop(consumer: AIOKafkaConsumer) -> None:
         tasks.update(fetcher._pending_tasks)
     for task in tasks:
         task.cancel()
-    await close_client(consumer._client)
+    await _close_client(consumer._client)
     if tasks:
         await asyncio.wait(tasks, timeout=1)
 
 
-async def close_client(client: AIOKafkaClient) -> None:
+async def _close_client(client: AIOKafkaClient) -> None:
     """Close all connections of a client, and wait for that for a second at most. Again is harmless."""
     with suppress(TimeoutError, KafkaError, OSError):
         async with asyncio.timeout(1):
